@@ -1,0 +1,222 @@
+"""What the coordinator is told: facts that happened, each with the attempt it belongs to.
+
+A fact may come late, twice, or about something long given up; the coordinator says what it means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
+from penstock.core.log import Entry
+from penstock.core.snapshots import OperatorPart
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, as a person reads it.
+
+    `operator`, `subtask`, `key`, `record`, `position` and `lines` are there when the author's code
+    raised: `position` is where the record came from, `lines` are the author's own traceback lines.
+    `fatal` failures end the job without another attempt (a graph that differs, state that does not
+    fit).
+    """
+
+    what: str
+    operator: str | None = None
+    subtask: int | None = None
+    key: str | None = None
+    record: str | None = None
+    position: str | None = None
+    lines: tuple[str, ...] = ()
+    fix: str | None = None
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; sent at least every 100 ms. `now_ms` never goes back."""
+
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker registered. `copies` are the checkpoints (paths) of which its disk has a copy."""
+
+    worker: WorkerId
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeft:
+    """A worker's connection ended, or its heartbeats did."""
+
+    worker: WorkerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker restored its subtasks of an attempt and listens for its channels."""
+
+    worker: WorkerId
+    attempt: AttemptNumber
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskAcked:
+    """A subtask's part of a checkpoint is durable.
+
+    `files` are all paths (relative to the store's root) that were uploaded for it: what leaks if
+    nobody uses the acknowledgement.
+    """
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    subtask: SubtaskId
+    parts: dict[OperatorId, OperatorPart]
+    files: tuple[str, ...] = ()
+    bytes_new: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskDeclined:
+    """A subtask cannot give its part; what it had uploaded it has deleted."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    subtask: SubtaskId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskFinished:
+    """All input of a subtask ended and was processed; it stays, for the final checkpoint."""
+
+    attempt: AttemptNumber
+    subtask: SubtaskId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommitted:
+    """All sinks of a worker have committed every transaction up to this checkpoint."""
+
+    worker: WorkerId
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """Something of an attempt broke, on a worker or between two."""
+
+    attempt: AttemptNumber
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class EntryWon:
+    """The entry of the last Append stands in the log, and none above it."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLost:
+    """Somebody else's entry has the number (or a higher one exists): the newest one."""
+
+    newest: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestWritten:
+    """The manifest of a checkpoint is durable. `digest` is the SHA-256 of its bytes."""
+
+    checkpoint: CheckpointId
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRefused:
+    """Another attempt's manifest stands under this number, or it cannot be written at all."""
+
+    checkpoint: CheckpointId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavepointPublished:
+    """The `_metadata` in a savepoint's own folder is durable."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrdered:
+    """Run, with these settings. `after` is the sequence number that the orderer has seen (0: none).
+
+    `restore` is None for "the newest of the job's own log, else empty", otherwise what the shell
+    read and verified (`checkpoint.restore.RestoreFrom`).
+    """
+
+    request_id: str
+    after: int
+    revision: str
+    parallelism: int
+    max_parallelism: int | None = None
+    restore: Any = None
+    hold_stable: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavepointOrdered:
+    """Take a savepoint without stopping."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOrdered:
+    """Take a checkpoint now."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrdered:
+    """Stop with a savepoint; `drain` sends the final watermark first."""
+
+    request_id: str
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrdered:
+    """Stop at once, without a savepoint."""
+
+    request_id: str
+
+
+Event: TypeAlias = (
+    Tick
+    | WorkerJoined
+    | WorkerLeft
+    | WorkerReady
+    | SubtaskAcked
+    | SubtaskDeclined
+    | SubtaskFinished
+    | WorkerCommitted
+    | AttemptFailed
+    | EntryWon
+    | EntryLost
+    | ManifestWritten
+    | ManifestRefused
+    | SavepointPublished
+    | StartOrdered
+    | SavepointOrdered
+    | CheckpointOrdered
+    | StopOrdered
+    | CancelOrdered
+)

@@ -1,0 +1,56 @@
+"""Errors, named by what the caller does next.
+
+Each says **what** went wrong, **where**, and **what to do**; the command line prints just these
+three. Foreign exceptions are translated at the door they come in by, with the cause kept.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PenstockError(Exception):
+    """Base of all errors that Penstock raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"  where  {self.where}")
+        if self.fix:
+            parts.append(f"  do     {self.fix}")
+        return "\n".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(
+    kind: type[PenstockError], what: str, where: str | None, fix: str | None
+) -> PenstockError:
+    return kind(what, where=where, fix=fix)
+
+
+class Rejected(PenstockError):
+    """The request is wrong; a person must change it."""
+
+    exit_code = 2
+
+
+class Retryable(PenstockError):
+    """Not now; the world may have changed when it is tried again."""
+
+    exit_code = 3
+
+
+class Corrupt(PenstockError):
+    """Stored data contradicts itself; stop, and keep the evidence."""
+
+    exit_code = 4

@@ -1,0 +1,258 @@
+"""Canonical bytes of keys: what a key *is*, on every backend, in every exchange, for ever.
+
+Self-tagged by the value's own type, so that `1`, `1.0`, `True` and `"1"` are four keys; order
+within one type follows the value's order where that costs nothing. Encodings delimit themselves:
+no encoded key is a prefix of another, so a scan by prefix never matches a longer key.
+Written down byte by byte in docs/reference/formats.md; golden files hold it still.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import struct
+import uuid
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from penstock.core.errors import Corrupt, Rejected
+
+KEY_FORMAT = "key/1"
+
+# The tag is the first byte. Values are on disk: never change one.
+_FALSE = b"\x01"
+_TRUE = b"\x02"
+_INT = b"\x03"
+_FLOAT = b"\x04"
+_STR = b"\x05"
+_BYTES = b"\x06"
+_DATE = b"\x07"
+_DATETIME = b"\x08"
+_DECIMAL = b"\x09"
+_UUID = b"\x0a"
+_ENUM = b"\x0b"
+_TUPLE = b"\x0c"
+_DATACLASS = b"\x0d"
+_END = b"\x00"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = (datetime(1970, 1, 1, 0, 0, 0, 1) - datetime(1970, 1, 1))  # noqa: DTZ001
+
+
+def encode_key(key: object) -> bytes:
+    """The canonical bytes of a key.
+
+    Raises:
+        Rejected: the value cannot be a key (None, NaN, list, dict, set, a naive datetime, …).
+    """
+    encoder = _ENCODERS.get(key.__class__)
+    if encoder is not None:
+        return encoder(key)
+    if isinstance(key, enum.Enum):
+        return _ENUM + _escaped(_type_name(type(key)).encode()) + _escaped(key.name.encode())
+    if dataclasses.is_dataclass(key) and not isinstance(key, type):
+        if not key.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise _refused(key, "a dataclass that is not frozen", "declare it with frozen=True")
+        fields = b"".join(encode_key(getattr(key, f.name)) for f in dataclasses.fields(key))
+        return _DATACLASS + _escaped(_type_name(type(key)).encode()) + fields + _END
+    if isinstance(key, tuple):  # named tuples
+        return _DATACLASS + _escaped(_type_name(type(key)).encode()) + _items(key) + _END
+    raise _refused(key, f"a value of type {type(key).__name__}", _ADVICE)
+
+
+_ADVICE = (
+    "return str, bytes, int, float, bool, date, datetime, Decimal, UUID, an enum, "
+    "or a tuple or frozen dataclass of these"
+)
+
+
+def _refused(key: object, kind: str, fix: str) -> Rejected:
+    shown = repr(key)
+    return Rejected(
+        f"{kind} cannot be a key: {shown[:80]}{'…' if len(shown) > 80 else ''}",
+        where="key_by",
+        fix=fix,
+    )
+
+
+def _type_name(kind: type) -> str:
+    return kind.__qualname__
+
+
+def _escaped(data: bytes) -> bytes:
+    # 00 is written 00 FF and the end 00 01: nothing inside can look like the end, order is kept.
+    return data.replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+
+
+def _int(key: object) -> bytes:
+    assert isinstance(key, int)
+    # Sign and length first, so that the encoding delimits itself and sorts like the number.
+    if -(1 << 63) <= key < (1 << 63):
+        return _INT + b"\x80" + (key + (1 << 63)).to_bytes(8, "big")
+    size = (key.bit_length() + 7) // 8
+    if size > 0x7FFF:
+        raise _refused("…", "an integer of more than 32,767 bytes", "use its hash")
+    body = abs(key).to_bytes(size, "big")
+    if key > 0:
+        return _INT + b"\x81" + size.to_bytes(2, "big") + body
+    return _INT + b"\x7f" + (0xFFFF - size).to_bytes(2, "big") + bytes(255 - b for b in body)
+
+
+def _float(key: object) -> bytes:
+    assert isinstance(key, float)
+    if math.isnan(key):
+        raise _refused(key, "NaN", "NaN equals nothing, not even itself; filter it out before key_by")
+    bits: int = struct.unpack(">Q", struct.pack(">d", key + 0.0))[0]  # -0.0 + 0.0 is 0.0
+    ordered = bits ^ (0xFFFFFFFFFFFFFFFF if bits >> 63 else 1 << 63)
+    return _FLOAT + ordered.to_bytes(8, "big")
+
+
+def _date(key: object) -> bytes:
+    assert isinstance(key, date)
+    return _DATE + key.toordinal().to_bytes(4, "big")
+
+
+def _datetime(key: object) -> bytes:
+    assert isinstance(key, datetime)
+    if key.tzinfo is None:
+        raise _refused(key, "a datetime without a time zone", "give it one: .replace(tzinfo=UTC)")
+    return _DATETIME + ((key - _EPOCH) // _MICROSECOND + (1 << 63)).to_bytes(8, "big")
+
+
+def _decimal(key: object) -> bytes:
+    assert isinstance(key, Decimal)
+    if not key.is_finite():
+        raise _refused(key, f"Decimal({key})", "filter it out before key_by")
+    # 1.0 and 1.00 are equal, so they are one key.
+    return _DECIMAL + _escaped(str(key.normalize() + 0).encode())
+
+
+def _items(key: tuple[object, ...]) -> bytes:
+    return b"".join(encode_key(item) for item in key)
+
+
+def _tuple(key: object) -> bytes:
+    assert isinstance(key, tuple)
+    return _TUPLE + _items(key) + _END
+
+
+_ENCODERS: dict[type, Callable[[object], bytes]] = {
+    bool: lambda key: _TRUE if key else _FALSE,
+    int: _int,
+    float: _float,
+    str: lambda key: _STR + _escaped(key.encode()),  # type: ignore[attr-defined]
+    bytes: lambda key: _BYTES + _escaped(key),  # type: ignore[arg-type]
+    date: _date,
+    datetime: _datetime,
+    Decimal: _decimal,
+    uuid.UUID: lambda key: _UUID + key.bytes,  # type: ignore[attr-defined]
+    tuple: _tuple,
+}
+
+
+def key_length(data: bytes, start: int = 0) -> int:
+    """Where the key that begins at `start` ends.
+
+    Raises:
+        Corrupt: no key begins there.
+    """
+    try:
+        return _end(data, start)
+    except (IndexError, ValueError) as e:
+        raise Corrupt(f"not a key's bytes: {data[start : start + 32].hex()}") from e
+
+
+def _end(data: bytes, at: int) -> int:
+    tag = data[at : at + 1]
+    if tag in (_FALSE, _TRUE):
+        return at + 1
+    if tag == _INT:
+        kind = data[at + 1]
+        if kind == 0x80:
+            return _within(data, at + 10)
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        return _within(data, at + 4 + (size if kind == 0x81 else 0xFFFF - size))
+    if tag in (_FLOAT, _DATETIME):
+        return _within(data, at + 9)
+    if tag == _DATE:
+        return _within(data, at + 5)
+    if tag == _UUID:
+        return _within(data, at + 17)
+    if tag in (_STR, _BYTES, _DECIMAL):
+        return _escaped_end(data, at + 1)
+    if tag == _ENUM:
+        return _escaped_end(data, _escaped_end(data, at + 1))
+    if tag in (_TUPLE, _DATACLASS):
+        at = at + 1 if tag == _TUPLE else _escaped_end(data, at + 1)
+        while data[at] != 0:
+            at = _end(data, at)
+        return at + 1
+    raise ValueError(tag)
+
+
+def _within(data: bytes, end: int) -> int:
+    if end > len(data):
+        raise IndexError(end)
+    return end
+
+
+def _escaped_end(data: bytes, at: int) -> int:
+    while True:
+        zero = data.index(b"\x00", at)
+        if data[zero + 1] == 1:
+            return zero + 2
+        at = zero + 2
+
+
+def decode_key(data: bytes, start: int = 0) -> object:
+    """The key as a plain value: enums come back as `Type.NAME`, dataclasses as tuples.
+
+    For people who look into snapshots; the runtime never needs it.
+    """
+    key_length(data, start)
+    return _decode(data, start)[0]
+
+
+def _decode(data: bytes, at: int) -> tuple[object, int]:
+    tag, end = data[at : at + 1], _end(data, at)
+    body = data[at + 1 : end]
+    if tag in (_FALSE, _TRUE):
+        return tag == _TRUE, end
+    if tag == _INT:
+        if body[0] == 0x80:
+            return int.from_bytes(body[1:], "big") - (1 << 63), end
+        if body[0] == 0x81:
+            return int.from_bytes(body[3:], "big"), end
+        return -int.from_bytes(bytes(255 - b for b in body[3:]), "big"), end
+    if tag == _FLOAT:
+        ordered = int.from_bytes(body, "big")
+        bits = ordered ^ (1 << 63 if ordered >> 63 else 0xFFFFFFFFFFFFFFFF)
+        return struct.unpack(">d", bits.to_bytes(8, "big"))[0], end
+    if tag == _STR:
+        return _unescaped(body).decode(), end
+    if tag == _BYTES:
+        return _unescaped(body), end
+    if tag == _DATE:
+        return date.fromordinal(int.from_bytes(body, "big")), end
+    if tag == _DATETIME:
+        return _EPOCH + (int.from_bytes(body, "big") - (1 << 63)) * _MICROSECOND, end
+    if tag == _DECIMAL:
+        return Decimal(_unescaped(body).decode()), end
+    if tag == _UUID:
+        return uuid.UUID(bytes=body), end
+    if tag == _ENUM:
+        middle = _escaped_end(data, at + 1)
+        name = _unescaped(data[at + 1 : middle]).decode()
+        return f"{name}.{_unescaped(data[middle:end]).decode()}", end
+    at = at + 1 if tag == _TUPLE else _escaped_end(data, at + 1)
+    items = []
+    while data[at] != 0:
+        item, at = _decode(data, at)
+        items.append(item)
+    return tuple(items), end
+
+
+def _unescaped(data: bytes) -> bytes:
+    return data[:-2].replace(b"\x00\xff", b"\x00")

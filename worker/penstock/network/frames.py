@@ -1,0 +1,289 @@
+"""Control frames, as values and as bytes: a length of four bytes, then msgpack with a type tag.
+
+Supervisor ↔ coordinator over TCP, supervisor ↔ child over a socketpair, the same frames. Pure: the
+sockets are in `control`. Reference: docs/reference/frames.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import msgspec
+
+from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
+from penstock.core.snapshots import OperatorPart, OperatorRestore
+
+FRAME_BYTES_MAX = 256 << 20
+
+
+class Frame(msgspec.Struct, frozen=True, tag=True):
+    """Base of all control frames."""
+
+
+# ── the handshake: both sides prove that they know the job's token ──────────────────────────────
+
+
+class Challenge(Frame, frozen=True):
+    """Coordinator → supervisor: prove it for this nonce."""
+
+    nonce: bytes
+
+
+class Register(Frame, frozen=True):
+    """Supervisor → coordinator. `proof` is HMAC-SHA256(token, nonce ‖ worker)."""
+
+    worker: WorkerId
+    proof: bytes
+    nonce: bytes
+    copies: tuple[str, ...] = ()
+    pid: int = 0
+
+
+class Welcome(Frame, frozen=True):
+    """Coordinator → supervisor: the coordinator's own proof, and what the worker needs to know."""
+
+    proof: bytes
+
+
+class Refused(Frame, frozen=True):
+    """Coordinator → supervisor: wrong token, or an ordinal that is taken; the connection ends."""
+
+    reason: str
+
+
+# ── an attempt ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Prepare(Frame, frozen=True):
+    """Coordinator → supervisor → child: restore these subtasks and listen.
+
+    `placement[i]` is the worker of subtask i at full parallelism. `graph` is the coordinator's, for
+    the child to compare with its own. `settings` are those of the manifest that the child needs.
+    """
+
+    attempt: AttemptNumber
+    parallelism: int
+    max_parallelism: int
+    placement: tuple[int, ...]
+    subtasks: tuple[SubtaskId, ...]
+    restore: dict[OperatorId, dict[int, OperatorRestore]]
+    committed: CheckpointId | None
+    job_nonce: str
+    graph: dict[str, Any]
+    commit_only: bool = False
+    restored_files: dict[str, str] = {}
+    """Supervisor → child: local directories or files that stand for downloaded handles' paths."""
+
+
+class Ready(Frame, frozen=True):
+    """Child → supervisor → coordinator: restored; channels may connect to this address."""
+
+    attempt: AttemptNumber
+    address: tuple[str, int]
+
+
+class Run(Frame, frozen=True):
+    """Coordinator → all: connect to the others and go. Addresses by worker."""
+
+    attempt: AttemptNumber
+    addresses: dict[int, tuple[str, int]]
+
+
+class Cancel(Frame, frozen=True):
+    """Coordinator → supervisor: end the child of every attempt up to this one."""
+
+    attempt: AttemptNumber
+
+
+class Failed(Frame, frozen=True):
+    """Child or supervisor → coordinator; fields as in `checkpoint.events.Failure`."""
+
+    attempt: AttemptNumber
+    what: str
+    operator: str | None = None
+    subtask: int | None = None
+    key: str | None = None
+    record: str | None = None
+    position: str | None = None
+    lines: tuple[str, ...] = ()
+    fix: str | None = None
+    fatal: bool = False
+
+
+class Finished(Frame, frozen=True):
+    """Child → coordinator: all input of this subtask ended and was processed."""
+
+    attempt: AttemptNumber
+    subtask: SubtaskId
+
+
+# ── a checkpoint ────────────────────────────────────────────────────────────────────────────────
+
+
+class Trigger(Frame, frozen=True):
+    """Coordinator → child, through the supervisor; fields as in `checkpoint.effects.Trigger`."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    base: CheckpointId | None
+    savepoint: str | None = None
+    stop: bool = False
+    drain: bool = False
+
+
+class Snapshotted(Frame, frozen=True):
+    """Child → supervisor: a subtask's part lies on local disk.
+
+    `directories` are RocksDB directories (hard links) by operator, `files` canonical streams; the
+    supervisor uploads them and puts the handles into `parts`, whose keyed handles have the format,
+    range and offsets, and no files yet.
+    """
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    subtask: SubtaskId
+    parts: dict[OperatorId, OperatorPart]
+    directories: dict[OperatorId, str] = {}
+    files: dict[OperatorId, str] = {}
+    durations_ms: dict[str, float] = {}
+
+
+class Acked(Frame, frozen=True):
+    """Supervisor → coordinator: durable; `files` are the paths that were uploaded for it."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    subtask: SubtaskId
+    parts: dict[OperatorId, OperatorPart]
+    files: tuple[str, ...] = ()
+    bytes_new: int = 0
+    durations_ms: dict[str, float] = {}
+
+
+class Declined(Frame, frozen=True):
+    """Child or supervisor → coordinator: no part of this checkpoint from this subtask."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    subtask: SubtaskId
+    reason: str
+
+
+class Aborted(Frame, frozen=True):
+    """Coordinator → supervisor → child: the checkpoint was given up."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    reason: str
+
+
+class Resume(Frame, frozen=True):
+    """Coordinator → child: the stop failed, go on."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+
+
+class Completed(Frame, frozen=True):
+    """Coordinator → supervisor → child: the checkpoint is complete; sinks commit up to it."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+    commit: bool
+
+
+class Committed(Frame, frozen=True):
+    """Child → coordinator: every transaction up to this checkpoint is committed."""
+
+    attempt: AttemptNumber
+    checkpoint: CheckpointId
+
+
+# ── beside it ───────────────────────────────────────────────────────────────────────────────────
+
+
+class OperatorMetrics(msgspec.Struct, frozen=True):
+    """Totals since the attempt began, of one subtask of one operator."""
+
+    records_in: int = 0
+    records_out: int = 0
+    busy_ms: int = 0
+    keys: int = 0
+    state_bytes: int = 0
+    counters: dict[str, int] = {}
+
+
+class Heartbeat(Frame, frozen=True):
+    """Child → supervisor → coordinator. `progress_age_ms`: since the mailbox last ended a turn."""
+
+    attempt: AttemptNumber
+    progress_age_ms: int
+    metrics: dict[str, OperatorMetrics] = {}
+    """By `operator/subtask`."""
+
+
+class Said(Frame, frozen=True):
+    """Child → coordinator: a line of the author's `ctx.log`, or a warning of ours."""
+
+    level: str
+    message: str
+    fields: dict[str, Any] = {}
+
+
+AnyFrame: TypeAlias = (
+    Challenge
+    | Register
+    | Welcome
+    | Refused
+    | Prepare
+    | Ready
+    | Run
+    | Cancel
+    | Failed
+    | Finished
+    | Trigger
+    | Snapshotted
+    | Acked
+    | Declined
+    | Aborted
+    | Resume
+    | Completed
+    | Committed
+    | Heartbeat
+    | Said
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyFrame] = msgspec.msgpack.Decoder(AnyFrame)
+
+
+def encode(frame: AnyFrame) -> bytes:
+    """A frame as it travels, length first."""
+    body = _encoder.encode(frame)
+    assert len(body) <= FRAME_BYTES_MAX, len(body)
+    return len(body).to_bytes(4, "big") + body
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[AnyFrame]:
+        """The frames that are complete now.
+
+        Raises:
+            ValueError: these bytes are no frames; the connection cannot be used any more.
+        """
+        self._buffer += data
+        while len(self._buffer) >= 4:
+            length = int.from_bytes(self._buffer[:4], "big")
+            if length > FRAME_BYTES_MAX:
+                raise ValueError(f"a frame of {length} bytes")
+            if len(self._buffer) < 4 + length:
+                return
+            body = bytes(self._buffer[4 : 4 + length])
+            del self._buffer[: 4 + length]
+            yield _decoder.decode(body)
