@@ -1,0 +1,1 @@
+"""Sources and sinks, unaware of each other; each fills the port `penstock.dataflow.connector`."""
