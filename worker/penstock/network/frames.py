@@ -31,7 +31,7 @@ class Challenge(Frame, frozen=True):
 
 
 class Register(Frame, frozen=True):
-    """Supervisor → coordinator. `proof` is HMAC-SHA256(token, nonce ‖ worker)."""
+    """Supervisor → coordinator: its proof, and a nonce for the coordinator to prove it in turn."""
 
     worker: WorkerId
     proof: bytes
@@ -41,15 +41,19 @@ class Register(Frame, frozen=True):
 
 
 class Welcome(Frame, frozen=True):
-    """Coordinator → supervisor: the coordinator's own proof, and what the worker needs to know."""
+    """Coordinator → supervisor: the coordinator's own proof."""
 
     proof: bytes
 
 
 class Refused(Frame, frozen=True):
-    """Coordinator → supervisor: wrong token, or an ordinal that is taken; the connection ends."""
+    """Coordinator → supervisor: wrong token, or an ordinal that is taken; the connection ends.
+
+    `again`: it may be tried again later, the reason can pass.
+    """
 
     reason: str
+    again: bool = False
 
 
 # ── an attempt ──────────────────────────────────────────────────────────────────────────────────
@@ -265,10 +269,35 @@ def encode(frame: AnyFrame) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-class FrameReader:
-    """Cuts a stream of bytes into frames."""
+def decode(body: bytes | bytearray | memoryview) -> AnyFrame:
+    """The frame in these bytes, which are without their length.
 
-    def __init__(self) -> None:
+    Raises:
+        ValueError: these bytes are no frame.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as e:
+        raise ValueError(f"these bytes are no frame: {e}") from e
+
+
+def body_bytes(head: bytes | bytearray | memoryview, bytes_max: int = FRAME_BYTES_MAX) -> int:
+    """The length of the body that follows these four bytes.
+
+    Raises:
+        ValueError: longer than `bytes_max`.
+    """
+    length = int.from_bytes(head, "big")
+    if length > bytes_max:
+        raise ValueError(f"a frame of {length} bytes, at most {bytes_max} are allowed")
+    return length
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames of at most `bytes_max` bytes each."""
+
+    def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self.bytes_max = bytes_max
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[AnyFrame]:
@@ -279,11 +308,9 @@ class FrameReader:
         """
         self._buffer += data
         while len(self._buffer) >= 4:
-            length = int.from_bytes(self._buffer[:4], "big")
-            if length > FRAME_BYTES_MAX:
-                raise ValueError(f"a frame of {length} bytes")
-            if len(self._buffer) < 4 + length:
+            end = 4 + body_bytes(self._buffer[:4], self.bytes_max)
+            if len(self._buffer) < end:
                 return
-            body = bytes(self._buffer[4 : 4 + length])
-            del self._buffer[: 4 + length]
-            yield _decoder.decode(body)
+            body = self._buffer[4:end]
+            del self._buffer[:end]
+            yield decode(body)
