@@ -1,0 +1,82 @@
+"""What all parts of the manifest share: the base model, its field types, and how a rule objects.
+
+Names are camelCase in YAML and snake_case with their unit in Python: `interval` is `interval_ms`.
+Rules between fields are validators of the later field, so that one wrong field hides no other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.types import Strict
+from pydantic_core import PydanticCustomError
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
+NAME_LENGTH_MAX = 40
+"""Room for `-coordinator` and a hash within the 63 characters of a Kubernetes label."""
+
+
+def in_yaml(attribute: str) -> str:
+    """The field's name in YAML: `min_pause_ms` is written `minPause`."""
+    for unit in ("_ms", "_bytes"):
+        attribute = attribute.removesuffix(unit)
+    first, *rest = attribute.rstrip("_").split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+class SpecModel(BaseModel):
+    """A part of the manifest: immutable, and it knows all its fields."""
+
+    model_config = ConfigDict(
+        alias_generator=in_yaml,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        serialize_by_alias=True,
+    )
+
+
+def wrong(message: str, *, at: str | None = None) -> PydanticCustomError:
+    """An objection in our own words; `at` is the field meant, when a whole part was looked at."""
+    return PydanticCustomError("wrong", "{message}", {"message": message, "at": at})
+
+
+def absent(message: str) -> PydanticCustomError:
+    """Like `wrong`, about a field that is needed and not there."""
+    return PydanticCustomError("absent", "{message}", {"message": message, "at": None})
+
+
+def _dns_label(text: str) -> str:
+    if len(text) > NAME_LENGTH_MAX:
+        raise wrong(f"has {len(text)} characters; at most {NAME_LENGTH_MAX} are allowed")
+    if not _LABEL.fullmatch(text):
+        raise wrong(
+            f'"{text}" is not a name; use a-z, 0-9 and -, beginning and ending with neither -'
+        )
+    return text
+
+
+def _storage(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not url or (separator and (scheme not in {"s3", "file"} or not rest)):
+        raise wrong(
+            f'"{url}" is not a storage; write s3://bucket/folder, file:///folder or a folder'
+        )
+    return url
+
+
+def _positive(ms: int) -> int:
+    if ms == 0:
+        raise wrong("must be longer than 0s")
+    return ms
+
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
+PositiveCount = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]
+Name = Annotated[str, AfterValidator(_dns_label), Field(json_schema_extra={"maxLength": 40})]
+Storage = Annotated[str, AfterValidator(_storage), Field(json_schema_extra={"maxLength": 1024})]
+LongerThanZero = AfterValidator(_positive)
+FreeForm = dict[str, Any]
