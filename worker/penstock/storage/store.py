@@ -62,9 +62,9 @@ class Store(Protocol):
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create an object; False when there is one already. Atomic, durable.
 
-        Of all who ever call it for one path at most one is told True. False may mean the caller's
-        own write, when its answer was lost and it was sent again beneath: read back and compare
-        before concluding that another was first.
+        Of several callers one at most is told True. False may mean the caller's own write, when its
+        answer was lost and it was sent again beneath: read back and compare before concluding that
+        another was first.
         """
         ...
 
