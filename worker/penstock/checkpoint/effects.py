@@ -15,6 +15,11 @@ from penstock.core.snapshots import RestorePlan
 
 
 @dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Read what the store knows of the job (`checkpoint.recovery.read_job`). Answer: LogRead."""
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Put this entry under its number (`checkpoint.log.append`). Answer: EntryWon or EntryLost."""
 
@@ -26,8 +31,9 @@ class Prepare:
     """Start a fresh child for each worker's subtasks and restore them. Answer: WorkerReady of each.
 
     `subtasks` says which worker runs what; chains are named by their head. `committed` is the
-    number up to which sinks commit what they restore (None: nothing, because of a hold).
-    `commit_only`: sinks alone, to finish committing after an end.
+    number up to which sinks commit what they restore (None: there is nothing to restore).
+    `commit_only`: sinks alone, to finish committing after an end; the attempt's number may have been
+    prepared before, and the answer is WorkerCommitted of each.
     """
 
     attempt: Attempt
@@ -89,14 +95,15 @@ class WriteManifest:
 
 @dataclass(frozen=True, slots=True)
 class PublishSavepoint:
-    """Copy the manifest of a completed checkpoint into the savepoint's folder, paths made fit.
+    """Create `_metadata` in the savepoint's own folder, if absent; `path` is relative to the
+    savepoints' root. One that stands there already, of whichever try, is as good.
 
     Answer: SavepointPublished.
     """
 
     request_id: str
-    checkpoint: SnapshotRef
-    folder: str
+    path: str
+    manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +123,25 @@ class CancelWorkers:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteSnapshots:
-    """Delete dropped checkpoints: manifest first, then private files, then shared files that no
-    retained manifest references (`checkpoint.retention` says which)."""
+class DeleteSnapshot:
+    """Delete these objects of a dropped checkpoint in this order, the manifest before the rest.
 
-    dropped: tuple[SnapshotRef, ...]
-    retained: tuple[SnapshotRef, ...]
+    Answer: SnapshotDeleted.
+    """
+
+    snapshot: SnapshotRef
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteFiles:
-    """Delete these objects, which nothing references."""
+    """Delete these objects, which nothing references: of the checkpoints' root, or the savepoints'.
+
+    Nobody waits for it; what it leaves behind a sweep finds.
+    """
 
     paths: tuple[str, ...]
+    savepoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +176,8 @@ class JobOver:
 
 
 Effect: TypeAlias = (
-    Append
+    ReadLog
+    | Append
     | Prepare
     | Run
     | Trigger
@@ -173,7 +187,7 @@ Effect: TypeAlias = (
     | PublishSavepoint
     | NotifyCompleted
     | CancelWorkers
-    | DeleteSnapshots
+    | DeleteSnapshot
     | DeleteFiles
     | Answer
     | Tell

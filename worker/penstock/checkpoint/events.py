@@ -6,10 +6,12 @@ A fact may come late, twice, or about something long given up; the coordinator s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from penstock.checkpoint.restore import RestoreFrom
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
-from penstock.core.log import Entry
+from penstock.core.log import Entry, SnapshotRef
+from penstock.core.manifest import Manifest
 from penstock.core.snapshots import OperatorPart
 
 
@@ -42,6 +44,22 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class LogRead:
+    """What the store knows of the job.
+
+    `highest_checkpoint` is the greatest number seen anywhere in the job's folder, 0 for none.
+    `manifests` are those that the newest entry names, by the path of their reference; `damaged` says
+    in a sentence what is wrong with one that cannot be restored (then it may be absent from the
+    others).
+    """
+
+    newest: Entry | None
+    highest_checkpoint: CheckpointId
+    manifests: dict[str, Manifest]
+    damaged: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerJoined:
     """A worker registered. `copies` are the checkpoints (paths) of which its disk has a copy."""
 
@@ -69,8 +87,9 @@ class WorkerReady:
 class SubtaskAcked:
     """A subtask's part of a checkpoint is durable.
 
-    `files` are all paths (relative to the store's root) that were uploaded for it: what leaks if
-    nobody uses the acknowledgement.
+    `files` are all paths that were uploaded for it: what leaks if nobody uses the acknowledgement.
+    They are relative to the checkpoints' root, of a savepoint to the savepoints' root. The handles'
+    paths are relative to the job's folder, of a savepoint to the savepoint's folder.
     """
 
     attempt: AttemptNumber
@@ -101,7 +120,10 @@ class SubtaskFinished:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommitted:
-    """All sinks of a worker have committed every transaction up to this checkpoint."""
+    """All sinks of a worker have committed every transaction up to this checkpoint.
+
+    Sent after each NotifyCompleted that says so, and after a restore that was told what to commit.
+    """
 
     worker: WorkerId
     attempt: AttemptNumber
@@ -154,11 +176,18 @@ class SavepointPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotDeleted:
+    """All objects of a DeleteSnapshot are gone."""
+
+    snapshot: SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
 class StartOrdered:
-    """Run, with these settings. `after` is the sequence number that the orderer has seen (0: none).
+    """Run. `after` is the sequence number of the log that the orderer has seen (0: none).
 
     `restore` is None for "the newest of the job's own log, else empty", otherwise what the shell
-    read and verified (`checkpoint.restore.RestoreFrom`).
+    read and verified. `hold_stable`: sinks hold their commits for that many checkpoints.
     """
 
     request_id: str
@@ -166,15 +195,16 @@ class StartOrdered:
     revision: str
     parallelism: int
     max_parallelism: int | None = None
-    restore: Any = None
+    restore: RestoreFrom | None = None
     hold_stable: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SavepointOrdered:
-    """Take a savepoint without stopping."""
+    """Take a savepoint without stopping. `published`: its `_metadata`, if it stands there already."""
 
     request_id: str
+    published: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +231,7 @@ class CancelOrdered:
 
 Event: TypeAlias = (
     Tick
+    | LogRead
     | WorkerJoined
     | WorkerLeft
     | WorkerReady
@@ -214,6 +245,7 @@ Event: TypeAlias = (
     | ManifestWritten
     | ManifestRefused
     | SavepointPublished
+    | SnapshotDeleted
     | StartOrdered
     | SavepointOrdered
     | CheckpointOrdered
