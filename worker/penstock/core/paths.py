@@ -13,7 +13,8 @@ from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
 
 METADATA = "_metadata"
 _LOG_DIGITS = 20
-_CHECKPOINT = re.compile(r"chk-(\d+)")
+_LOG_ENTRY = re.compile(r"([0-9]{20})\.json")
+_CHECKPOINT = re.compile(r"chk-([0-9]+)")
 
 
 def log_folder(job: JobId) -> str:
@@ -28,9 +29,8 @@ def log_entry(job: JobId, seq: int) -> str:
 
 def log_seq(path: str) -> int | None:
     """The number of a log entry's path, None for any other name."""
-    name = path.rpartition("/")[2]
-    digits = name.removesuffix(".json")
-    return int(digits) if name.endswith(".json") and digits.isdigit() else None
+    found = _LOG_ENTRY.fullmatch(path.rpartition("/")[2])
+    return int(found[1]) if found else None
 
 
 def checkpoint_folder(job: JobId, checkpoint: CheckpointId) -> str:
@@ -44,11 +44,10 @@ def checkpoint_metadata(job: JobId, checkpoint: CheckpointId) -> str:
 
 
 def checkpoint_of(path: str) -> CheckpointId | None:
-    """The number in a path that goes through a `chk-<n>` folder."""
-    for part in path.split("/"):
-        if found := _CHECKPOINT.fullmatch(part):
-            return CheckpointId(int(found[1]))
-    return None
+    """The number of the checkpoint whose folder `<job>/chk-<n>/` a path is in; else None."""
+    parts = path.split("/")  # the first is the job, which may be called chk-1 itself
+    found = _CHECKPOINT.fullmatch(parts[1]) if len(parts) > 2 else None
+    return CheckpointId(int(found[1])) if found else None
 
 
 def _file(attempt: AttemptNumber, checkpoint: CheckpointId, subtask: SubtaskId, nonce: str) -> str:
@@ -72,9 +71,14 @@ def shared_file(job: JobId, attempt: AttemptNumber, checkpoint: CheckpointId, no
     return f"{shared_folder(job)}{attempt}-{checkpoint}-{nonce}"
 
 
+def savepoint_prefix(job: JobId) -> str:
+    """How the folders of all savepoints of a job begin; those of another job may begin so, too."""
+    return f"savepoint-{_hex(job)[:6]}-"
+
+
 def savepoint_folder(job: JobId, request_id: str) -> str:
     """Folder of the savepoint that this request makes, with a slash at the end: told beforehand."""
-    return f"savepoint-{_hex(job)[:6]}-{_hex(request_id)[:12]}/"
+    return f"{savepoint_prefix(job)}{_hex(request_id)[:12]}/"
 
 
 def savepoint_file(
