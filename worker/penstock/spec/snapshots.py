@@ -68,11 +68,11 @@ def _backend(text: str) -> str:
 
 
 _CRON_BOUNDS = (
-    ("minute", 0, 59),
-    ("hour", 0, 23),
-    ("day", 1, 31),
-    ("month", 1, 12),
-    ("weekday", 0, 7),
+    ("a minute", 0, 59),
+    ("an hour", 0, 23),
+    ("a day", 1, 31),
+    ("a month", 1, 12),
+    ("a weekday", 0, 7),
 )
 _CRON_PART = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?", re.ASCII)
 
@@ -88,15 +88,14 @@ def _schedule(text: str) -> str:
             found = _CRON_PART.fullmatch(item)
             bounds = [int(n) for n in found.groups()[:2] if n is not None] if found else [-1]
             if bounds != sorted(bounds) or not all(low <= n <= high for n in bounds):
-                raise wrong(f'"{item}" is not a {name}; {low} to {high}, a range, a list or *')
+                raise wrong(f'"{item}" is not {name}; {low} to {high}, a range, a list or *')
     return text
 
 
-def _absolute(directories: list[str]) -> list[str]:
-    for directory in directories:
-        if not directory.startswith("/"):
-            raise wrong(f'"{directory}" is not an absolute path')
-    return directories
+def _absolute(directory: str) -> str:
+    if not directory.startswith("/"):
+        raise wrong(f'"{directory}" is not an absolute path')
+    return directory
 
 
 class RocksDb(SpecModel):
@@ -110,7 +109,7 @@ class RocksDb(SpecModel):
     incremental: Flag = Field(
         default=True, description="Checkpoints upload only files that the last one did not have."
     )
-    local_directories: Annotated[list[str], AfterValidator(_absolute)] = Field(
+    local_directories: list[Annotated[str, AfterValidator(_absolute)]] = Field(
         default_factory=list,
         max_length=16,
         description="Absolute paths for working state; unusable ones are skipped. "

@@ -1,0 +1,68 @@
+"""The author's own lines of a traceback, as a person wants to read them: none of ours."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+_OURS = Path(__file__).parent.parent
+_PYTHONS = Path(sysconfig.get_path("stdlib"))
+_INSTALLED = Path(sysconfig.get_path("purelib"))
+
+
+def author_lines(error: BaseException, folder: Path) -> tuple[str, ...]:
+    """Where `error` was raised, in frames outside of Penstock, the innermost last.
+
+    Two lines a frame (`File "weblog.py", line 25, in parse` and the source, indented by two); files
+    below `folder` are told relative to it. When any frame lies there, those of Python itself and of
+    installed packages around it are left out, but for the innermost one.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return _syntax_lines(error, folder)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_authors(f)]
+    if any(not _is_library(f) for f in frames):
+        innermost = frames[-1]
+        frames = [f for f in frames if f is innermost or not _is_library(f)]
+    lines = []
+    for frame in frames:
+        name = _told(frame.filename, folder)
+        lines.append(f'File "{name}", line {frame.lineno}, in {frame.name}')
+        if frame.line:
+            lines.append(f"  {frame.line}")
+    return tuple(lines)
+
+
+def raised(error: BaseException) -> str:
+    """The exception in one line: `ValueError: not in combined log format`."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+def _is_authors(frame: traceback.FrameSummary) -> bool:
+    path = Path(frame.filename)
+    return not frame.filename.startswith("<frozen ") and not path.is_relative_to(_OURS)
+
+
+def _is_library(frame: traceback.FrameSummary) -> bool:
+    path = Path(frame.filename)
+    return path.is_relative_to(_PYTHONS) or path.is_relative_to(_INSTALLED)
+
+
+def _told(filename: str, folder: Path) -> str:
+    path = Path(filename)
+    root = folder.resolve()
+    if path.is_absolute() and path.resolve().is_relative_to(root):
+        return str(path.resolve().relative_to(root))
+    return filename
+
+
+def _syntax_lines(error: SyntaxError, folder: Path) -> tuple[str, ...]:
+    head = f'File "{_told(error.filename or "", folder)}", line {error.lineno}'
+    if not error.text:
+        return (head,)
+    source = error.text.rstrip("\n")
+    indent = len(source) - len(source.lstrip())
+    caret = max((error.offset or 1) - 1 - indent, 0)
+    return head, f"  {source.strip()}", f"  {' ' * caret}^"
