@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any, get_args, get_type_hints
 
 from penstock.core.errors import Corrupt, Rejected
 
@@ -38,7 +39,7 @@ _DATACLASS = b"\x0d"
 _END = b"\x00"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = (datetime(1970, 1, 1, 0, 0, 0, 1) - datetime(1970, 1, 1))  # noqa: DTZ001
+_MICROSECOND = datetime(1970, 1, 1, 0, 0, 0, 1) - datetime(1970, 1, 1)  # noqa: DTZ001
 
 
 def encode_key(key: object) -> bytes:
@@ -51,7 +52,10 @@ def encode_key(key: object) -> bytes:
     if encoder is not None:
         return encoder(key)
     if isinstance(key, enum.Enum):
-        return _ENUM + _escaped(_type_name(type(key)).encode()) + _escaped(key.name.encode())
+        # A flag of no bits has no name.
+        return (
+            _ENUM + _escaped(_type_name(type(key)).encode()) + _escaped((key.name or "").encode())
+        )
     if dataclasses.is_dataclass(key) and not isinstance(key, type):
         if not key.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             raise _refused(key, "a dataclass that is not frozen", "declare it with frozen=True")
@@ -103,7 +107,9 @@ def _int(key: object) -> bytes:
 def _float(key: object) -> bytes:
     assert isinstance(key, float)
     if math.isnan(key):
-        raise _refused(key, "NaN", "NaN equals nothing, not even itself; filter it out before key_by")
+        raise _refused(
+            key, "NaN", "NaN equals nothing, not even itself; filter it out before key_by"
+        )
     bits: int = struct.unpack(">Q", struct.pack(">d", key + 0.0))[0]  # -0.0 + 0.0 is 0.0
     ordered = bits ^ (0xFFFFFFFFFFFFFFFF if bits >> 63 else 1 << 63)
     return _FLOAT + ordered.to_bytes(8, "big")
@@ -116,7 +122,7 @@ def _date(key: object) -> bytes:
 
 def _datetime(key: object) -> bytes:
     assert isinstance(key, datetime)
-    if key.tzinfo is None:
+    if key.utcoffset() is None:
         raise _refused(key, "a datetime without a time zone", "give it one: .replace(tzinfo=UTC)")
     return _DATETIME + ((key - _EPOCH) // _MICROSECOND + (1 << 63)).to_bytes(8, "big")
 
@@ -125,8 +131,21 @@ def _decimal(key: object) -> bytes:
     assert isinstance(key, Decimal)
     if not key.is_finite():
         raise _refused(key, f"Decimal({key})", "filter it out before key_by")
-    # 1.0 and 1.00 are equal, so they are one key.
-    return _DECIMAL + _escaped(str(key.normalize() + 0).encode())
+    # 1.0 and 1.00 are equal, so they are one key. Not normalize(): it rounds to the context's digits.
+    sign, digits, exponent = key.as_tuple()
+    assert isinstance(exponent, int)
+    significant = "".join(map(str, digits)).rstrip("0")
+    exponent += len(digits) - len(significant)
+    exact = Decimal((sign, tuple(map(int, significant)), exponent)) if significant else Decimal(0)
+    return _DECIMAL + _escaped(str(exact).encode())
+
+
+def _str(key: object) -> bytes:
+    assert isinstance(key, str)
+    try:
+        return _STR + _escaped(key.encode())
+    except UnicodeEncodeError as e:
+        raise _refused(key, "text that is not Unicode", "decode it with errors='replace'") from e
 
 
 def _items(key: tuple[object, ...]) -> bytes:
@@ -142,7 +161,7 @@ _ENCODERS: dict[type, Callable[[object], bytes]] = {
     bool: lambda key: _TRUE if key else _FALSE,
     int: _int,
     float: _float,
-    str: lambda key: _STR + _escaped(key.encode()),  # type: ignore[attr-defined]
+    str: _str,
     bytes: lambda key: _BYTES + _escaped(key),  # type: ignore[arg-type]
     date: _date,
     datetime: _datetime,
@@ -160,8 +179,12 @@ def key_length(data: bytes, start: int = 0) -> int:
     """
     try:
         return _end(data, start)
-    except (IndexError, ValueError) as e:
-        raise Corrupt(f"not a key's bytes: {data[start : start + 32].hex()}") from e
+    except (IndexError, ValueError, RecursionError) as e:
+        raise _corrupt(data, start) from e
+
+
+def _corrupt(data: bytes, start: int) -> Corrupt:
+    return Corrupt(f"not a key's bytes: {data[start : start + 32].hex()}")
 
 
 def _end(data: bytes, at: int) -> int:
@@ -172,6 +195,8 @@ def _end(data: bytes, at: int) -> int:
         kind = data[at + 1]
         if kind == 0x80:
             return _within(data, at + 10)
+        if kind not in (0x7F, 0x81):
+            raise ValueError(kind)
         size = int.from_bytes(data[at + 2 : at + 4], "big")
         return _within(data, at + 4 + (size if kind == 0x81 else 0xFFFF - size))
     if tag in (_FLOAT, _DATETIME):
@@ -201,8 +226,11 @@ def _within(data: bytes, end: int) -> int:
 def _escaped_end(data: bytes, at: int) -> int:
     while True:
         zero = data.index(b"\x00", at)
-        if data[zero + 1] == 1:
+        follower = data[zero + 1]
+        if follower == 0x01:
             return zero + 2
+        if follower != 0xFF:
+            raise ValueError(follower)
         at = zero + 2
 
 
@@ -210,9 +238,15 @@ def decode_key(data: bytes, start: int = 0) -> object:
     """The key as a plain value: enums come back as `Type.NAME`, dataclasses as tuples.
 
     For people who look into snapshots; the runtime never needs it.
+
+    Raises:
+        Corrupt: no key begins there.
     """
     key_length(data, start)
-    return _decode(data, start)[0]
+    try:
+        return _decode(data, start)[0]
+    except (ArithmeticError, ValueError) as e:
+        raise _corrupt(data, start) from e
 
 
 def _decode(data: bytes, at: int) -> tuple[object, int]:
@@ -256,3 +290,25 @@ def _decode(data: bytes, at: int) -> tuple[object, int]:
 
 def _unescaped(data: bytes) -> bytes:
     return data[:-2].replace(b"\x00\xff", b"\x00")
+
+
+def rebuild_key(plain: object, kind: Any) -> object:
+    """A key as its type made it, from what `decode_key` gives; unchanged where kind is None."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind[str(plain).rpartition(".")[2]]
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        assert isinstance(plain, tuple), plain
+        types = get_type_hints(kind)
+        names = [f.name for f in dataclasses.fields(kind)]
+        items = [rebuild_key(p, types.get(n)) for n, p in zip(names, plain, strict=True)]
+        return kind(**dict(zip(names, items, strict=True)))
+    if isinstance(plain, tuple):
+        if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return kind(*plain)
+        types_of_items = get_args(kind)
+        if len(types_of_items) == 2 and types_of_items[1] is Ellipsis:
+            types_of_items = types_of_items[:1] * len(plain)
+        if len(types_of_items) != len(plain):
+            return plain
+        return tuple(rebuild_key(p, t) for p, t in zip(plain, types_of_items, strict=True))
+    return plain

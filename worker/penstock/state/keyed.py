@@ -1,0 +1,236 @@
+"""The object cache in front of a backend: all keyed state of one subtask of one operator.
+
+Before a batch, `bind` makes sure that every key of it has its cells, fetched by one multi-get. What
+the batch changes is written back at barriers and when the cache is full, never at the update.
+
+A barrier freezes logically: `frozen, dirty = dirty, set()`; nothing is copied or written then. Keys
+that a later batch touches are written at their barrier value just before it, the others in slices
+between batches. When none is left, the backend holds exactly the barrier's state, and until it was
+copied out nothing newer is written to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from penstock.core.errors import Rejected
+from penstock.core.keygroups import KeyGroupRange, key_group
+from penstock.core.keys import decode_key, encode_key, key_length, rebuild_key
+from penstock.core.rows import group_width, row_prefix
+from penstock.state.backend import CopiedOut, KeyedBackend
+from penstock.state.cells import Cell, Changes, StateSpec, cell_class
+from penstock.state.serializers import ValueSerializer, serializer_for
+
+_BY_OBJECT = frozenset({str, bytes, int})
+"""Of these types alone, objects that are equal are the same key; `1 == 1.0 == True` otherwise."""
+
+_ROWS_AT_ONCE = 500
+"""A larger write holds the interpreter for longer than a batch takes."""
+
+
+class KeyedStates:
+    """Cells by key for each state, and which of them are newer than the backend.
+
+    `key_type` is the declared type of keys, None when it is observed; `key_schema` is what the
+    snapshot restored from says of it. `capacity` is in keys.
+    """
+
+    def __init__(
+        self,
+        backend: KeyedBackend,
+        specs: Sequence[StateSpec],
+        *,
+        groups: KeyGroupRange,
+        max_parallelism: int,
+        capacity: int,
+        key_type: Any = None,
+        key_schema: str | None = None,
+    ) -> None:
+        self.backend = backend
+        self.groups = groups
+        self._max_parallelism = max_parallelism
+        self._width = group_width(max_parallelism)
+        self._capacity = capacity
+        self._classes = [cell_class(spec, backend) for spec in specs]
+        self.cells: tuple[dict[Any, Any], ...] = tuple({} for _ in specs)
+        self.names = tuple(spec.name for spec in specs)
+        self._dirty: set[Any] = set()
+        self._frozen: set[Any] = set()
+        self._copying = False
+        self._key_type = key_type
+        self._declared: ValueSerializer | None = (
+            None if key_type is None else serializer_for(key_type)
+        )
+        self.key_schema = self._declared.schema if self._declared else key_schema
+        self._key_classes: frozenset[type] = frozenset()
+        self._by_object = self._declared is not None and self._declared.exact_class in _BY_OBJECT
+        for spec in specs:
+            backend.open_table(spec.name)
+
+    # ── before and after a batch ─────────────────────────────────────────────────────────────────
+
+    def bind(self, keys: Sequence[Any]) -> Sequence[Any]:
+        """Make ready the cells of all these keys; what to look them up by in `cells`, in order.
+
+        Raises:
+            Rejected: a key of another type than this operator's keys have.
+        """
+        classes = set(map(type, keys))
+        if not classes <= self._key_classes:
+            self._check_classes(classes, keys)
+        lookups = keys if self._by_object else [encode_key(key) for key in keys]
+        unique = set(lookups)
+        if self.cells:
+            missing = unique.difference(self.cells[0])
+            if missing:
+                self._load(list(missing))
+            if self._frozen:
+                touched = unique & self._frozen
+                if touched:
+                    self._frozen -= touched
+                    self._write(touched)
+        self._dirty |= unique
+        return lookups
+
+    def trim(self) -> None:
+        """Keep the cache within its capacity, oldest keys first; called between batches."""
+        if not self.cells or self._frozen or self._copying:
+            return  # Nothing newer may reach the backend during a barrier; it is over in some batches.
+        excess = len(self.cells[0]) - self._capacity
+        if excess <= 0:
+            return
+        oldest = list(islice(self.cells[0], excess))
+        changed = self._dirty.intersection(oldest)
+        self._write(changed)
+        self._dirty -= changed
+        for key in oldest:
+            for table in self.cells:
+                del table[key]
+
+    # ── barriers ─────────────────────────────────────────────────────────────────────────────────
+
+    def freeze(self) -> None:
+        """Remember what must be written for the barrier that came; nothing else happens."""
+        assert not self._frozen, "the frozen set of an earlier barrier is not written"
+        assert not self._copying, "an earlier barrier is not copied out"
+        self._frozen, self._dirty = self._dirty, set()
+        self._copying = True
+
+    def write_slice(self) -> bool:
+        """Write a slice of what is frozen; whether nothing frozen is left."""
+        some = [self._frozen.pop() for _ in range(min(_ROWS_AT_ONCE, len(self._frozen)))]
+        self._write(some)
+        return not self._frozen
+
+    def copy_out(self, path: Path) -> CopiedOut:
+        """Copy what the backend holds, once `write_slice` said so; may run on another thread."""
+        return self.backend.copy_out(path)
+
+    def copied_out(self) -> None:
+        """The copy is made (or given up): newer state may be written again."""
+        self._copying = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no barrier is under way here."""
+        return not self._frozen and not self._copying
+
+    # ── at the end of input ──────────────────────────────────────────────────────────────────────
+
+    def keys_of_group(self, group: int) -> Iterator[Any]:
+        """All keys of a group that have a value in the first state, once everything is written."""
+        table = self.names[0]
+        prefix = group.to_bytes(self._width, "big")
+        last = None
+        for row, _ in self.backend.scan(table, prefix):
+            key = row[self._width : key_length(row, self._width)]
+            if key != last:
+                last = key
+                yield rebuild_key(decode_key(key), self._key_type)
+
+    def write_all(self) -> None:
+        """Write everything that is newer than the backend; no barrier may be under way."""
+        assert self.is_settled
+        self._write(self._dirty)
+        self._dirty.clear()
+
+    @property
+    def key_count(self) -> int:
+        """Keys at hand; a lower bound of the keys there are."""
+        return len(self.cells[0]) if self.cells else 0
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────
+
+    def _load(self, lookups: list[Any]) -> None:
+        rows = []
+        for lookup in lookups:
+            key = encode_key(lookup) if self._by_object else lookup
+            group = key_group(key, max_parallelism=self._max_parallelism)
+            assert group in self.groups, f"key group {group} is not of {self.groups}"
+            rows.append(row_prefix(group, key, width=self._width))
+        for cls, table in zip(self._classes, self.cells, strict=True):
+            make: Any = cls
+            if cls.single_row:
+                stored = self.backend.get_many(cls.spec.name, rows)
+                for lookup, row, data in zip(lookups, rows, stored, strict=True):
+                    table[lookup] = make(row, data)
+            else:
+                for lookup, row in zip(lookups, rows, strict=True):
+                    table[lookup] = make(row)
+
+    def _write(self, lookups: Collection[Any]) -> None:
+        for name, table in zip(self.names, self.cells, strict=True):
+            changes: Changes = []
+            for lookup in lookups:
+                cell: Cell = table[lookup]
+                cell.drain(changes)
+                if len(changes) >= _ROWS_AT_ONCE:
+                    self._write_rows(name, changes)
+                    changes = []
+            self._write_rows(name, changes)
+
+    def _write_rows(self, name: str, changes: Changes) -> None:
+        for part in _parts(changes, _ROWS_AT_ONCE):
+            self.backend.write(name, part)
+
+    def _check_classes(self, classes: set[type], keys: Iterable[Any]) -> None:
+        for cls in sorted(classes - self._key_classes, key=lambda c: c.__qualname__):
+            key = next(k for k in keys if type(k) is cls)
+            encode_key(key)
+            if self._declared is not None:
+                if not self._declared.accepts(key):
+                    raise self._wrong_type(key)
+            elif self.key_schema is None or self._is_observed(cls):
+                self.key_schema = self.key_schema or cls.__qualname__
+                self._key_type = cls
+                self._by_object = cls in _BY_OBJECT
+            else:
+                raise self._wrong_type(key)
+            self._key_classes |= {cls}
+
+    def _is_observed(self, cls: type) -> bool:
+        """Whether keys of this class are what a snapshot says of keys whose type nobody declared."""
+        assert self.key_schema is not None
+        same = cls.__qualname__ == self.key_schema.partition("[")[0].rpartition(".")[2]
+        return same and not self._key_classes
+
+    def _wrong_type(self, key: object) -> Rejected:
+        return Rejected(
+            f"the keys of this operator are {self.key_schema}, and one came that is "
+            f"{type(key).__qualname__}: {key!r:.80}",
+            where="key_by",
+            fix="let the key function always return the same type: "
+            "keys of different types are different keys, even 1 and True",
+        )
+
+
+def _parts(changes: Changes, size: int) -> Iterator[Changes]:
+    if len(changes) <= size:
+        if changes:
+            yield changes
+        return
+    for at in range(0, len(changes), size):
+        yield changes[at : at + size]
