@@ -76,6 +76,15 @@ def savepoint_prefix(job: JobId) -> str:
     return f"savepoint-{_hex(job)[:6]}-"
 
 
+def shared_checkpoint(path: str) -> CheckpointId | None:
+    """The number of the checkpoint that a shared file was uploaded for."""
+    folder, _, name = path.rpartition("/")
+    numbers = name.split("-", 2)[:2]
+    if folder.endswith("/shared") and len(numbers) == 2 and all(n.isdigit() for n in numbers):
+        return CheckpointId(int(numbers[1]))
+    return None
+
+
 def savepoint_folder(job: JobId, request_id: str) -> str:
     """Folder of the savepoint that this request makes, with a slash at the end: told beforehand."""
     return f"{savepoint_prefix(job)}{_hex(request_id)[:12]}/"
