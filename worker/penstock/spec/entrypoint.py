@@ -118,7 +118,12 @@ def _no_module(name: str, folder: Path) -> Rejected:
 
 def _import_raised(what: str, error: Exception, folder: Path) -> Rejected:
     lines = author_lines(error, folder)
-    return Rejected(f"importing {what} raised {raised(error)}", where="\n".join(lines) or None)
+    fix = None
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        fix = f"install it, or put {error.name.partition('.')[0]}.py into {folder.resolve()}"
+    return Rejected(
+        f"importing {what} raised {raised(error)}", where="\n".join(lines) or None, fix=fix
+    )
 
 
 def _function(module: ModuleType, name: str, file: str) -> Job:
@@ -135,6 +140,8 @@ def _function(module: ModuleType, name: str, file: str) -> Job:
         if fix is None and functions:
             fix = f"functions there: {', '.join(functions[:8])}"
         raise Rejected(f"there is no function {name} in {file}", fix=fix) from e
+    if isinstance(found, type):
+        raise Rejected(f"{name} in {file} is a class, not a function")
     if not callable(found):
         raise Rejected(f"{name} in {file} is not a function but of type {type(found).__name__}")
     function: Job = found

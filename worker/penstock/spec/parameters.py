@@ -16,12 +16,11 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from penstock.core.errors import Rejected
 from penstock.spec.entrypoint import Job, file_name
 from penstock.spec.mistakes import nearest
-from penstock.spec.quantities import WRITE_DURATION, format_duration, parse_duration_ms
+from penstock.spec.parts.quantities import WRITE_DURATION, format_duration, parse_duration_ms
 from penstock.spec.wording import shown, value_sentence
 from penstock.spec.yaml_lines import FieldPath, read_scalar
 

@@ -10,10 +10,16 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 
 from penstock.core.ids import JobId
 from penstock.core.keygroups import MAX_PARALLELISM_LIMIT
-from penstock.spec.fields import FreeForm, Name, PositiveCount, SpecModel, absent, wrong
-from penstock.spec.moves import Deletion, Errors, Rescale, Restart, Upgrade
-from penstock.spec.pods import Coordinator, Worker
-from penstock.spec.snapshots import Checkpoints, Restore, Savepoints, State, StorageCredentials
+from penstock.spec.parts.fields import FreeForm, Name, PositiveCount, SpecModel, absent, wrong
+from penstock.spec.parts.moves import Deletion, Errors, Rescale, Restart, Upgrade
+from penstock.spec.parts.pods import Coordinator, Worker
+from penstock.spec.parts.snapshots import (
+    Checkpoints,
+    Restore,
+    Savepoints,
+    State,
+    StorageCredentials,
+)
 
 API_VERSION = "penstock.dev/v1alpha1"
 KIND = "StreamJob"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from penstock.spec.fields import FreeForm, LongerThanZero, SpecModel
-from penstock.spec.quantities import DurationMs, SizeBytes
+from penstock.spec.parts.fields import FreeForm, LongerThanZero, SpecModel
+from penstock.spec.parts.quantities import DurationMs, SizeBytes
 
 
 class WhenScaledDown(StrEnum):

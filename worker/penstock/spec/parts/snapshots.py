@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from penstock.spec.fields import (
+from penstock.spec.parts.fields import (
     Count,
     Flag,
     LongerThanZero,
@@ -17,7 +17,7 @@ from penstock.spec.fields import (
     Storage,
     wrong,
 )
-from penstock.spec.quantities import DurationMs, SizeBytes
+from penstock.spec.parts.quantities import DurationMs, SizeBytes
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 BUILT_IN_BACKENDS = ("Memory", "FileSystem", "RocksDB")
@@ -142,8 +142,10 @@ class Checkpoints(SpecModel):
         default=None,
         description="s3://bucket/folder, or a folder. Default: the chart's; on a laptop ./state.",
     )
-    interval_ms: Annotated[DurationMs, LongerThanZero] = Field(
-        default="10s", validate_default=True, description="Time from one trigger to the next."
+    interval_ms: DurationMs = Field(
+        default="10s",
+        validate_default=True,
+        description="Time from one trigger to the next; 0s takes only those that are asked for.",
     )
     mode: CheckpointMode = Field(
         default=CheckpointMode.EXACTLY_ONCE,

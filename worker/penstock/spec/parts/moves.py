@@ -7,8 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from penstock.spec.fields import (
-    Count,
+from penstock.spec.parts.fields import (
     Flag,
     LongerThanZero,
     PositiveCount,
@@ -17,7 +16,7 @@ from penstock.spec.fields import (
     in_yaml,
     wrong,
 )
-from penstock.spec.quantities import DurationMs
+from penstock.spec.parts.quantities import DurationMs
 
 
 class UpgradeMode(StrEnum):
@@ -170,12 +169,13 @@ class Restart(SpecModel):
         validate_default=True,
         description="FixedDelay, FailureRate: wait after every failure.",
     )
-    attempts: Count = Field(
-        default=3,
-        description="FixedDelay: restarts in all. FailureRate: restarts within the window.",
+    attempts: PositiveCount | None = Field(
+        default=None,
+        description="FixedDelay: restarts in all, default without end. "
+        "FailureRate: restarts within the window, default 10.",
     )
     window_ms: Annotated[DurationMs, LongerThanZero] = Field(
-        default="5m",
+        default="10m",
         validate_default=True,
         description="FailureRate: the time that failures are counted in.",
     )

@@ -1,0 +1,219 @@
+"""The coordinator's own REST API under /penstock/v1: what it is asked, and what it answers.
+
+Names are camelCase in JSON; numbers are plain, with their unit in the name (`durationMs`). An order
+with an unknown field is refused; in an answer of a newer version unknown fields are passed over.
+The same request id gets the same answer.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from penstock.spec.parts.snapshots import Restore
+
+REQUEST_ID_LENGTH_MAX = 253
+
+RequestId = Annotated[str, Field(min_length=1, max_length=REQUEST_ID_LENGTH_MAX)]
+
+
+class Order(BaseModel):
+    """The body of a POST."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    request_id: RequestId
+
+
+class StartOrder(Order):
+    """Run: open the next attempt.
+
+    `after` is the number of the newest log entry that the orderer has seen (0: none); if the log has
+    gone on, the order is refused. `restore` None means the newest of the job's own log, else empty.
+    `hold` is the number of checkpoints during which sinks hold their commits.
+    """
+
+    after: int = Field(default=0, ge=0)
+    revision: str
+    parallelism: int = Field(ge=1)
+    max_parallelism: int | None = Field(default=None, ge=1)
+    restore: Restore | None = None
+    hold: int | None = Field(default=None, ge=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class StopOrder(Order):
+    """Stop with a savepoint; `drain` sends the final watermark first."""
+
+    drain: bool = False
+
+
+class CancelOrder(Order):
+    """Stop at once, from the newest checkpoint."""
+
+
+class SavepointOrder(Order):
+    """Take a savepoint; the job runs on."""
+
+
+class CheckpointOrder(Order):
+    """Take a checkpoint now."""
+
+
+class RescaleOrder(Order):
+    """Run on with another number of workers."""
+
+    parallelism: int = Field(ge=1)
+
+
+class SettingsOrder(Order):
+    """Replace the settings that need no restart."""
+
+    settings: dict[str, Any]
+
+
+class Answer(BaseModel):
+    """A part of what the coordinator answers."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+
+class JobPhase(StrEnum):
+    """Where a job stands, as people and programs read it."""
+
+    WAITING = "Waiting"
+    """Nothing runs, and nothing was ordered."""
+    DEPLOYING = "Deploying"
+    """An attempt is being opened; workers restore."""
+    RUNNING = "Running"
+    RESTARTING = "Restarting"
+    """An attempt failed; the next one follows."""
+    STOPPING = "Stopping"
+    ENDING = "Ending"
+    """The end is decided; sinks still commit."""
+    FINISHED = "Finished"
+    STOPPED = "Stopped"
+    CANCELLED = "Cancelled"
+    FAILED = "Failed"
+    STOOD_DOWN = "StoodDown"
+    """Another coordinator has the job."""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the run is over; only a start order begins another."""
+        return self in _ENDS
+
+
+_ENDS = frozenset({JobPhase.FINISHED, JobPhase.STOPPED, JobPhase.CANCELLED, JobPhase.FAILED})
+
+
+class RequestPhase(StrEnum):
+    """Where an order stands."""
+
+    RUNNING = "Running"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+class SnapshotStatus(Answer):
+    """A completed checkpoint or savepoint. `bytes_new` is what was uploaded for it alone."""
+
+    id: int
+    path: str
+    completed_at_ms: int
+    duration_ms: int
+    size_bytes: int
+    bytes_new: int = 0
+
+
+class WorkerStatus(Answer):
+    """One worker; `progress_age_ms` is the time since its job code last returned."""
+
+    id: int
+    address: str | None = None
+    connected: bool = True
+    progress_age_ms: int | None = None
+
+
+class OperatorStatus(Answer):
+    """One operator over all its subtasks.
+
+    `kind` is its kind in the graph, `label` its name for people. Counts are of this attempt;
+    `keys` and `state_bytes` are None without state, `busy` is 0 to 1, None inside a chain.
+    """
+
+    id: str
+    label: str
+    kind: str
+    parallelism: int
+    records_in: int = 0
+    records_out: int = 0
+    records_failed: int = 0
+    records_per_second: float = 0.0
+    keys: int | None = None
+    state_bytes: int | None = None
+    busy: float | None = None
+
+
+class ErrorStatus(Answer):
+    """Why the last attempt failed; `lines` are the author's own of the traceback."""
+
+    what: str
+    at_ms: int
+    attempt: int
+    operator: str | None = None
+    subtask: int | None = None
+    key: str | None = None
+    record: str | None = None
+    position: str | None = None
+    lines: tuple[str, ...] = ()
+    fix: str | None = None
+
+
+class RequestStatus(Answer):
+    """An order and what became of it; `path` is the snapshot it made."""
+
+    request_id: str
+    kind: str
+    phase: RequestPhase
+    path: str | None = None
+    error: str | None = None
+
+
+class JobStatus(Answer):
+    """GET status: the whole job at one moment."""
+
+    job_id: str
+    name: str
+    phase: JobPhase
+    revision: str
+    attempt: int
+    parallelism: int
+    max_parallelism: int
+    started_at_ms: int | None = None
+    log_seq: int = 0
+    restarts: int = 0
+    last_checkpoint: SnapshotStatus | None = None
+    last_savepoint: SnapshotStatus | None = None
+    restored_from: str | None = None
+    workers: tuple[WorkerStatus, ...] = ()
+    operators: tuple[OperatorStatus, ...] = ()
+    last_error: ErrorStatus | None = None
+    requests: tuple[RequestStatus, ...] = ()
