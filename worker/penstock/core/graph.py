@@ -108,24 +108,32 @@ class JobGraph:
 
 
 def first_difference(mine: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """A sentence about the first place where two graphs (as JSON) differ; None when they agree."""
-    for i, (a, b) in enumerate(zip(mine["operators"], other["operators"], strict=False)):
-        if a != b:
-            fields = [k for k in a if a[k] != b.get(k)]
-            where = f"operator {i + 1}, {a['kind']} {a['id']}"
-            return f"{where}: {fields[0]} is {a[fields[0]]!r} here and {b.get(fields[0])!r} there"
-    count_mine, count_other = len(mine["operators"]), len(other["operators"])
-    if count_mine != count_other:
-        longer = mine if count_mine > count_other else other
-        extra = longer["operators"][min(count_mine, count_other)]
-        side = "here" if longer is mine else "there"
-        return f"operator {extra['id']} ({extra['kind']}) exists only {side}"
-    for a, b in zip(mine["edges"], other["edges"], strict=False):
-        if a != b:
-            return f"edge {a['source']} → {a['target']} here is {b['source']} → {b['target']} there"
-    if len(mine["edges"]) != len(other["edges"]):
-        return f"{len(mine['edges'])} edges here, {len(other['edges'])} there"
+    """A sentence about the first place where two graphs (as JSON) differ; None when they agree.
+
+    Like the digest it leaves out the job's name.
+    """
+    for noun, name in (("operators", _operator_name), ("edges", _edge_name)):
+        for a, b in zip(mine[noun], other[noun], strict=False):
+            if a != b:
+                return f"{name(a)}: {_field_that_differs(a, b)}"
+        count_mine, count_other = len(mine[noun]), len(other[noun])
+        if count_mine != count_other:
+            longer, side = (mine, "here") if count_mine > count_other else (other, "there")
+            return f"{name(longer[noun][min(count_mine, count_other)])} exists only {side}"
     return None
+
+
+def _operator_name(body: dict[str, Any]) -> str:
+    return f"operator {body['id']} ({body['kind']})"
+
+
+def _edge_name(body: dict[str, Any]) -> str:
+    return f"edge {body['source']} → {body['target']}"
+
+
+def _field_that_differs(mine: dict[str, Any], other: dict[str, Any]) -> str:
+    field = next(k for k in {**mine, **other} if mine.get(k) != other.get(k))
+    return f"{field} is {mine.get(field)!r} here and {other.get(field)!r} there"
 
 
 def _operator_json(o: Operator) -> dict[str, Any]:
