@@ -178,7 +178,7 @@ def from_rocks(
     # Only who has such a directory loads RocksDB.
     from penstock.state.rocks import opened_for_reading
 
-    with opened_for_reading(directory) as stored, file.open("xb") as out:
+    with opened_for_reading(directory, scratch=file.parent) as stored, file.open("xb") as out:
         offsets = write(
             out,
             groups=groups,

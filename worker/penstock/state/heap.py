@@ -15,6 +15,7 @@ from penstock.core.handles import KeyedFormat
 from penstock.core.keygroups import KeyGroupRange
 from penstock.core.rows import group_width, prefix_length
 from penstock.state import canonical
+from penstock.state import parts as stored_parts
 from penstock.state.backend import CopiedOut, LocalPart
 
 
@@ -26,13 +27,14 @@ def open_heap(
     options: dict[str, Any],
 ) -> HeapBackend:
     """The factory behind `state.backend`: Memory and FileSystem keep their working state here."""
-    return HeapBackend(groups=groups, max_parallelism=max_parallelism)
+    return HeapBackend(folder, groups=groups, max_parallelism=max_parallelism)
 
 
 class HeapBackend:
     """Keyed state in memory; see `penstock.state.backend.KeyedBackend`."""
 
-    def __init__(self, *, groups: KeyGroupRange, max_parallelism: int) -> None:
+    def __init__(self, folder: Path, *, groups: KeyGroupRange, max_parallelism: int) -> None:
+        self._folder = folder
         self._groups = groups
         self._max_parallelism = max_parallelism
         self._width = group_width(max_parallelism)
@@ -114,11 +116,13 @@ class HeapBackend:
     def restore(self, parts: Iterable[LocalPart]) -> None:
         """Fill an empty backend; called once, before any other method."""
         for part in parts:
-            with canonical.opened(part) as stored:
+            with stored_parts.opened(
+                part, self._groups, max_parallelism=self._max_parallelism, scratch=self._folder
+            ) as stored:
                 for table in stored.tables:
                     self.open_table(table)
-                for table, rows in stored.blocks(self._groups):
-                    self.write(table, rows)
+                for table, rows in stored.blocks:
+                    self.write(table, list(rows))
 
     def size_bytes(self) -> int:
         """About how many bytes of rows and values are stored."""
