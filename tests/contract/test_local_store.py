@@ -202,3 +202,38 @@ def test_opening_a_folder_does_not_load_boto3():
         "sys.exit('boto3' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("call", ["link", "replace"])
+def test_content_is_durable_before_its_name_and_its_name_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+):
+    deeds: list[tuple[str, Path]] = []
+    fsync, place = os.fsync, getattr(os, call)
+
+    def recorded_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        deeds.append(("durable", Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def recorded_place(source: Path, target: Path) -> None:
+        place(source, target)
+        deeds.append(("named", Path(source)))
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, call, recorded_place)
+    store = LocalStore(tmp_path)
+    (store.put_if_absent if call == "link" else store.put)("job/log/1", b"content")
+
+    (content, unfinished), (named, source), *folders = deeds
+    assert (content, named) == ("durable", "named")
+    assert unfinished == source
+    assert folders == [("durable", tmp_path / f) for f in ("job/log", "job", "")]
+
+
+def test_who_finds_a_name_taken_has_it_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    LocalStore(tmp_path).put("job/log/1", b"")
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda d: synced.append(Path(f"/proc/self/fd/{d}").readlink()))
+
+    assert LocalStore(tmp_path).put_if_absent("job/log/1", b"") is False
+    assert tmp_path / "job/log" in synced
