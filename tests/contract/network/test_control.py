@@ -122,9 +122,11 @@ def test_a_coordinator_that_does_not_know_the_token_is_left():
 
 def test_an_ordinal_that_is_taken_is_refused_for_now():
     taken = Refused("worker 0 is registered from elsewhere", again=True)
-    with coordinator(refuse=lambda _: taken) as (address, _):
-        with pytest.raises(Retryable, match="registered from elsewhere"):
-            control.connect(address, TOKEN, WorkerId(0), [], 1, in_seconds(0.3))
+    with (
+        coordinator(refuse=lambda _: taken) as (address, _),
+        pytest.raises(Retryable, match="registered from elsewhere"),
+    ):
+        control.connect(address, TOKEN, WorkerId(0), [], 1, in_seconds(0.3))
 
 
 def test_connecting_waits_for_a_coordinator_that_is_not_there_yet():
@@ -137,17 +139,21 @@ def test_connecting_waits_for_a_coordinator_that_is_not_there_yet():
 
 
 def test_a_coordinator_that_never_answers_ends_in_an_error_at_the_deadline():
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        with pytest.raises(Retryable, match="does not answer"):
-            control.connect(mute.getsockname(), TOKEN, WorkerId(0), [], 1, in_seconds(0.2))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        pytest.raises(Retryable, match="does not answer"),
+    ):
+        control.connect(mute.getsockname(), TOKEN, WorkerId(0), [], 1, in_seconds(0.2))
 
 
 def test_a_connection_that_says_nothing_is_closed_by_the_coordinator():
-    with coordinator(timeout_s=0.1) as (address, outcomes):
-        with socket.create_connection(address) as silent:
-            soon(lambda: len(outcomes) == 1)
-            while silent.recv(1000):
-                pass
+    with (
+        coordinator(timeout_s=0.1) as (address, outcomes),
+        socket.create_connection(address) as silent,
+    ):
+        soon(lambda: len(outcomes) == 1)
+        while silent.recv(1000):
+            pass
     assert "said nothing" in str(outcomes[0])
 
 

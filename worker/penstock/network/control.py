@@ -1,7 +1,7 @@
 """Control connections: frames over a socket, and the handshake that opens one.
 
 Both sides prove that they know the job's token without sending it, each for a nonce of the other
-(`prove_worker`, `prove_coordinator`). A supervisor calls `connect` and gets a `ControlSocket`; the
+(`proofs`). A supervisor calls `connect` and gets a `ControlSocket`; the
 coordinator, which is asyncio, calls `accept` and goes on with a `FrameStream`. Between a supervisor
 and its child there is a socketpair and no handshake.
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import secrets
 import select
 import socket
@@ -28,8 +26,8 @@ from penstock.core.errors import Rejected, Retryable
 from penstock.core.ids import WorkerId
 from penstock.network import frames
 from penstock.network.frames import AnyFrame, Challenge, FrameReader, Refused, Register, Welcome
+from penstock.network.proofs import NONCE_BYTES, is_proof, prove
 
-NONCE_BYTES = 32
 HANDSHAKE_BYTES_MAX = 1 << 20
 """Of a frame from someone who has proved nothing yet."""
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -37,26 +35,6 @@ _RETRY_PAUSE_S = 0.1
 _READ_BYTES = 256 << 10
 
 _ExpectedT = TypeVar("_ExpectedT", bound=frames.Frame)
-
-
-def prove_worker(
-    token: bytes, coordinator_nonce: bytes, worker_nonce: bytes, worker: WorkerId
-) -> bytes:
-    """What a supervisor sends to show that it knows the token."""
-    return _proof(token, b"penstock worker", coordinator_nonce, worker_nonce, worker)
-
-
-def prove_coordinator(
-    token: bytes, coordinator_nonce: bytes, worker_nonce: bytes, worker: WorkerId
-) -> bytes:
-    """What the coordinator answers; no worker's proof is ever equal to it."""
-    return _proof(token, b"penstock coordinator", coordinator_nonce, worker_nonce, worker)
-
-
-def _proof(token: bytes, role: bytes, first: bytes, second: bytes, worker: WorkerId) -> bytes:
-    fields = (role, first, second, str(worker).encode())
-    message = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
-    return hmac.digest(token, message, hashlib.sha256)
 
 
 # ── blocking and selector use ───────────────────────────────────────────────────────────────────
@@ -234,15 +212,15 @@ def _connect_once(
         connection.send(
             Register(
                 worker=worker,
-                proof=prove_worker(token, challenge.nonce, nonce, worker),
+                proof=prove(token, "worker", challenge.nonce, nonce, worker),
                 nonce=nonce,
                 copies=tuple(copies),
                 pid=pid,
             )
         )
         welcome = _expect(Welcome, connection, timeout_s, where)
-        expected = prove_coordinator(token, challenge.nonce, nonce, worker)
-        if not hmac.compare_digest(welcome.proof, expected):
+        expected = prove(token, "coordinator", challenge.nonce, nonce, worker)
+        if not is_proof(welcome.proof, expected):
             raise Rejected(
                 "who answers there does not know the job's token",
                 where=where,
@@ -375,7 +353,7 @@ async def accept(
         raise _turn_away(stream, Refused(reason), where)
     if refusal := refuse(frame):
         raise _turn_away(stream, refusal, where)
-    stream.send(Welcome(prove_coordinator(token, nonce, frame.nonce, frame.worker)))
+    stream.send(Welcome(prove(token, "coordinator", nonce, frame.nonce, frame.worker)))
     return frame
 
 
@@ -386,5 +364,5 @@ def _turn_away(stream: FrameStream, refusal: Refused, where: str | None) -> Reje
 
 
 def _is_proved(register: Register, token: bytes, nonce: bytes) -> bool:
-    expected = prove_worker(token, nonce, register.nonce, register.worker)
-    return hmac.compare_digest(register.proof, expected)
+    expected = prove(token, "worker", nonce, register.nonce, register.worker)
+    return is_proof(register.proof, expected)

@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
+from penstock.core.ids import (
+    AttemptNumber,
+    ChannelId,
+    CheckpointId,
+    OperatorId,
+    SubtaskId,
+    WorkerId,
+)
 from penstock.core.snapshots import OperatorPart, OperatorRestore
 
 FRAME_BYTES_MAX = 256 << 20
@@ -54,6 +61,15 @@ class Refused(Frame, frozen=True):
 
     reason: str
     again: bool = False
+
+
+class Hello(Frame, frozen=True):
+    """Child → child, after a Challenge: this connection is this channel of this attempt."""
+
+    channel: ChannelId
+    attempt: AttemptNumber
+    proof: bytes
+    nonce: bytes
 
 
 # ── an attempt ──────────────────────────────────────────────────────────────────────────────────
@@ -240,6 +256,7 @@ AnyFrame: TypeAlias = (
     | Register
     | Welcome
     | Refused
+    | Hello
     | Prepare
     | Ready
     | Run

@@ -1,0 +1,176 @@
+"""Classes whose instances are just their fields: dataclasses and named tuples.
+
+A column of them is taken apart into a column per field and put together again without calling
+`__init__`, as pickle does. A class with its own idea of how it is pickled has no shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Protocol
+
+_REDUCERS = ("__reduce_ex__", "__reduce__")
+
+
+class Shape(Protocol):
+    """How the instances of one class are taken apart."""
+
+    @property
+    def name(self) -> str:
+        """The class, as `module:qualname`."""
+
+    def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
+        """A column per field, or None if some instance is more or less than its fields."""
+
+    def put_together(self, columns: list[list[Any]]) -> list[Any]:
+        """The instances again.
+
+        Raises:
+            ValueError: columns that do not fit the class or each other.
+        """
+
+
+@cache
+def shape_of(kind: type) -> Shape | None:
+    """The shape of a class, or None if it has none, or cannot be found by its name."""
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        is_found = _class_named(name) is kind
+    except ValueError:
+        is_found = False
+    if not is_found:
+        return None
+    if kind.__bases__ == (tuple,) and vars(kind).get("__slots__") == ():
+        fields = getattr(kind, "_fields", None)
+        return _NamedTuple(name, kind, fields) if fields else None
+    if "__dataclass_params__" in vars(kind) and not _pickles_in_its_own_way(kind):
+        return _dataclass_shape(name, kind)
+    return None
+
+
+def _dataclass_shape(name: str, kind: type) -> Shape | None:
+    fields = tuple(field.name for field in dataclasses.fields(kind))
+    slots = {slot for base in kind.__mro__ for slot in _slots(base)} - {"__weakref__"}
+    has_dict = any("__dict__" in vars(base) for base in kind.__mro__)
+    if fields and has_dict and not slots:
+        return _Plain(name, kind, fields)
+    if fields and not has_dict and slots == set(fields):
+        return _Slotted(name, kind, fields)
+    return None
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+@cache
+def named_shape(name: str) -> Shape:
+    """The shape of the class with this name.
+
+    Raises:
+        ValueError: there is no such class here, or it has no shape.
+    """
+    shape = shape_of(_class_named(name))
+    if shape is None:
+        raise ValueError(f"{name} cannot be put together from its fields")
+    return shape
+
+
+def _class_named(name: str) -> type:
+    module_name, _, qualname = name.partition(":")
+    try:
+        found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+        for attribute in qualname.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, TypeError) as e:
+        raise ValueError(f"the class {name} is not known in this process") from e
+    if not isinstance(found, type):
+        raise ValueError(f"{name} is no class")
+    return found
+
+
+def _pickles_in_its_own_way(kind: type) -> bool:
+    if any(getattr(kind, name) is not getattr(object, name) for name in _REDUCERS):
+        return True
+    if any(hasattr(kind, name) for name in ("__getnewargs__", "__getnewargs_ex__")):
+        return True
+    # @dataclass(frozen=True, slots=True) brings its own two, which mean the fields
+    state = (getattr(kind, name, None) for name in ("__getstate__", "__setstate__"))
+    usual = getattr(object, "__getstate__", None)
+    return any(
+        method not in (None, usual) and method.__module__ != "dataclasses" for method in state
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedTuple:
+    name: str
+    kind: type
+    fields: tuple[str, ...]
+
+    def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
+        if set(map(len, instances)) != {len(self.fields)}:
+            return None
+        return list(zip(*instances, strict=True))
+
+    def put_together(self, columns: list[list[Any]]) -> list[Any]:
+        if len(columns) != len(self.fields):
+            raise ValueError(f"{len(columns)} columns for {self.name}")
+        return list(map(tuple.__new__, repeat(self.kind), zip(*columns, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slotted:
+    name: str
+    kind: type
+    fields: tuple[str, ...]
+
+    def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
+        try:
+            return [list(map(attrgetter(field), instances)) for field in self.fields]
+        except AttributeError:
+            return None
+
+    def put_together(self, columns: list[list[Any]]) -> list[Any]:
+        return _assembled(self.name, self.kind, self.fields, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    name: str
+    kind: type
+    fields: tuple[str, ...]
+
+    def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
+        attributes = [instance.__dict__ for instance in instances]
+        if set(map(tuple, attributes)) != {self.fields}:
+            return None
+        return list(zip(*map(dict.values, attributes), strict=True))
+
+    def put_together(self, columns: list[list[Any]]) -> list[Any]:
+        return _assembled(self.name, self.kind, self.fields, columns)
+
+
+def _assembled(
+    name: str, kind: type, fields: tuple[str, ...], columns: list[list[Any]]
+) -> list[Any]:
+    if len(columns) != len(fields) or len(set(map(len, columns))) != 1:
+        raise ValueError(f"{len(columns)} columns for {name}, or of different lengths")
+    instances: list[Any] = list(map(object.__new__, repeat(kind, len(columns[0]))))
+    for field, column in zip(fields, columns, strict=True):
+        # past __setattr__ of frozen dataclasses
+        _exhaust(map(object.__setattr__, instances, repeat(field), column))
+    return instances
+
+
+def _exhaust(iterator: Iterable[Any]) -> None:
+    deque(iterator, maxlen=0)
