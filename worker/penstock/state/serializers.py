@@ -7,9 +7,9 @@ msgpack value has; so the common way costs nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 import typing_extensions
@@ -46,21 +46,19 @@ class CustomSerializer(Protocol[_T]):
 class ValueSerializer:
     """Values of one declared type as bytes and back.
 
-    `encode_many` and `decode_many` run in C where they can: use them for whole batches.
     `accepts(value)` is exact: what it accepts is decoded to an equal value of the same type (where
     a float is declared an int is accepted, and read back as a float). `exact_class`: a value whose
     class is exactly this one is accepted. `immutable`: values never need a copy.
 
-    Writing raises Rejected for what bytes cannot hold though its class is right (a str that is not
-    Unicode); reading raises Corrupt for what is not of this type.
+    `encode` raises Rejected for what bytes cannot hold though its class is right; `decode` raises
+    Corrupt for what is not of this type. Of scalars that need no help from Python, both are msgspec's
+    own functions with msgspec's own errors.
     """
 
     name: str
     schema: str
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
-    encode_many: Callable[[Iterable[Any]], list[bytes]]
-    decode_many: Callable[[Iterable[bytes]], list[Any]]
     accepts: Callable[[Any], bool]
     exact_class: type | None
     immutable: bool
@@ -89,10 +87,9 @@ def serializer_for(
     return ValueSerializer(
         name=MSGPACK,
         schema=shape.schema,
-        encode=codec.encode,
-        decode=codec.decode,
-        encode_many=codec.encode_many,
-        decode_many=codec.decode_many,
+        encode=codec.fast_encode if shape.exact_class and not shape.big else codec.encode,
+        # A float may have been written as an int, which may have been a large one.
+        decode=codec.fast_decode if shape.exact_class not in (None, int, float) else codec.decode,
         accepts=fits,
         exact_class=shape.exact_class,
         immutable=shape.immutable,
@@ -145,7 +142,9 @@ class _Codec:
         self.schema = shape.schema
         self.accepts = shape.accepts
         self.form = form
-        self.fast_encode = msgpack.Encoder(enc_hook=_lower).encode
+        # Equal values that may be keys of a map state must have equal bytes: sets are sorted.
+        self.order: Literal["deterministic"] | None = "deterministic" if shape.hashable else None
+        self.fast_encode = msgpack.Encoder(enc_hook=_lower, order=self.order).encode
         self.fast_decode = _decoder(form, shape, where).decode
 
     def encode(self, value: Any) -> bytes:
@@ -156,13 +155,6 @@ class _Codec:
         except (TypeError, ValueError, msgspec.MsgspecError) as e:
             raise self._refused(value, e) from e
 
-    def encode_many(self, values: Iterable[Any]) -> list[bytes]:
-        values = list(values)
-        try:
-            return list(map(self.fast_encode, values))
-        except (OverflowError, TypeError, ValueError, msgspec.MsgspecError):
-            return list(map(self.encode, values))
-
     def decode(self, data: bytes) -> Any:
         try:
             return self.fast_decode(data)
@@ -170,13 +162,6 @@ class _Codec:
             if data[:1] == _LARGE:
                 return self._decode_large(data)
             raise self._corrupt(data, e) from e
-
-    def decode_many(self, datas: Iterable[bytes]) -> list[Any]:
-        datas = list(datas)
-        try:
-            return list(map(self.fast_decode, datas))
-        except (msgspec.MsgspecError, ValueError):
-            return list(map(self.decode, datas))
 
     def fits(self, value: Any) -> bool:
         """Whether a value is accepted and has no integer beyond 64 bits."""
@@ -187,7 +172,9 @@ class _Codec:
 
     def _encode_large(self, value: Any) -> bytes:
         try:
-            plain = msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=_lower)
+            plain = msgspec.to_builtins(
+                value, builtin_types=(bytes,), enc_hook=_lower, order=self.order
+            )
             return _LARGE + msgpack.encode(_without_large(plain))
         except (OverflowError, TypeError, ValueError, msgspec.MsgspecError) as e:
             raise self._refused(value, e) from e
@@ -310,8 +297,6 @@ def _wrapped(custom: CustomSerializer[Any], where: str | None) -> ValueSerialize
         schema=f"custom {custom.name}",
         encode=encode,
         decode=decode,
-        encode_many=lambda values: [encode(value) for value in values],
-        decode_many=lambda datas: [decode(data) for data in datas],
         accepts=lambda _: True,
         exact_class=None,
         immutable=False,
