@@ -94,6 +94,8 @@ class Source(ABC, Generic[T_co]):
     """Name and version of what a split is (`FileSplit v1`), for `penstock state ls`."""
     record_type: Any = None
     """The records' type form when it is known; None otherwise."""
+    default_parallelism: int | None = None
+    """Subtasks when the author names no number (1 for a socket); None: as many as the job has."""
 
     @abstractmethod
     def open(self, ctx: SourceContext) -> Reader[T_co]:
