@@ -37,7 +37,7 @@ def refusal(kind: type[PenstockError], call: Callable[[], object]) -> PenstockEr
         call()
     assert str(e.value.where).startswith("s3://")
     assert e.value.fix
-    assert e.value.__cause__ is not None or "Errors" in e.value.what
+    assert e.value.__cause__ is not None
     return e.value
 
 
@@ -120,7 +120,10 @@ def test_a_folder_mark_made_by_a_console_is_no_object(
 
 @dataclass
 class Script:
-    """Answers in order, the last one for ever: a status and code, or a silence, or a hang-up."""
+    """Answers in order, the last one for ever.
+
+    Each a status with an error's code (or, with 200, a body), or a silence, or a hang-up.
+    """
 
     answers: list[tuple[int, str] | str]
     requests: list[str] = field(default_factory=list)
@@ -147,9 +150,10 @@ def server_that_answers(*answers: tuple[int, str] | str) -> Iterator[Script]:
             if isinstance(answer, str):
                 self.close_connection = True
                 return
-            status, code = answer
-            body = f"<Error><Code>{code}</Code><Message>told so</Message></Error>".encode()
-            body = b"" if status == 200 or self.command == "HEAD" else body
+            status, text = answer
+            if status != 200:
+                text = f"<Error><Code>{text}</Code><Message>told so</Message></Error>"
+            body = b"" if self.command == "HEAD" else text.encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -234,6 +238,28 @@ def test_a_bucket_of_another_region_is_rejected_where_the_server_does_not_name_i
         e = refusal(Rejected, lambda: store_at(script.url).put("a", b""))
     assert "another region" in e.what
     assert "AWS_REGION" in str(e.fix)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("AccessDenied", Rejected), ("SlowDown", Retryable), ("InternalError", Retryable)],
+)
+def test_one_object_that_cannot_be_deleted_fails_the_whole_batch(
+    code: str, kind: type[PenstockError]
+):
+    error = f"<Error><Key>job/b</Key><Code>{code}</Code><Message>no</Message></Error>"
+    with (
+        server_that_answers((200, f"<DeleteResult>{error}</DeleteResult>")) as script,
+        pytest.raises(kind, match=code) as e,
+    ):
+        store_at(script.url).delete(["job/a", "job/b"])
+    assert e.value.where == "s3://bucket/job/b"
+
+
+def test_a_batch_in_which_one_object_is_gone_already_is_deleted():
+    error = "<Error><Key>job/b</Key><Code>NoSuchKey</Code><Message>no</Message></Error>"
+    with server_that_answers((200, f"<DeleteResult>{error}</DeleteResult>")) as script:
+        store_at(script.url).delete(["job/a", "job/b"])
 
 
 def test_a_busy_server_is_asked_again():
