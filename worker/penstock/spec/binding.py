@@ -15,14 +15,18 @@ from penstock.core.errors import Rejected
 from penstock.spec.entrypoint import Job, load_job, load_script
 from penstock.spec.loading import Draft
 from penstock.spec.mistakes import Mistake
-from penstock.spec.parameters import ParameterMistake, check_parameters
+from penstock.spec.parameters import Arguments, ParameterMistake, check_parameters
 from penstock.spec.streamjob import StreamJob, is_entrypoint
 from penstock.spec.yaml_lines import field_text
 
 
 @dataclass(frozen=True, slots=True)
 class BoundJob:
-    """Everything to build the graph from: `function(env, **arguments)`, in the folder `folder`."""
+    """Everything to build the graph from: `function(env, **arguments)`, in the folder `folder`.
+
+    The manifest's parameters include those of the command line, so that another process which is
+    given `manifest.document()` runs the same job.
+    """
 
     manifest: StreamJob
     folder: Path
@@ -37,12 +41,15 @@ def bind(draft: Draft, overrides: Mapping[str, str] | None = None) -> BoundJob:
     in fields, entrypoint and parameters.
     """
     function = _function(draft)
-    arguments: dict[str, Any] = {}
+    arguments = Arguments()
     if function is not None:
         arguments = _arguments(draft, function, overrides or {})
     manifest = draft.complete()
     assert function is not None, "a manifest without mistakes has an entrypoint or a script"
-    return BoundJob(manifest, draft.folder, function, arguments)
+    if arguments.written:
+        spec = manifest.spec.model_copy(update={"parameters": arguments.written})
+        manifest = manifest.model_copy(update={"spec": spec})
+    return BoundJob(manifest, draft.folder, function, arguments.values)
 
 
 def _function(draft: Draft) -> Job | None:
@@ -67,17 +74,17 @@ def _at_the_code(draft: Draft, error: Rejected) -> Mistake:
     return Mistake(line, f"spec.{name}", error.what, hint or None)
 
 
-def _arguments(draft: Draft, function: Job, overrides: Mapping[str, str]) -> dict[str, Any]:
+def _arguments(draft: Draft, function: Job, overrides: Mapping[str, str]) -> Arguments:
     written = draft.written("spec", "parameters")
     try:
         found = check_parameters(function, written if isinstance(written, dict) else {}, overrides)
     except Rejected as e:
         draft.mistakes.append(_at_the_code(draft, e))
-        return {}
+        return Arguments()
     draft.mistakes.extend(
         sorted((_at(draft, m, overrides) for m in found.mistakes), key=lambda m: m.line or 0)
     )
-    return found.values
+    return found
 
 
 def _at(draft: Draft, mistake: ParameterMistake, overrides: Mapping[str, str]) -> Mistake:

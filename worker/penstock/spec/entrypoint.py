@@ -53,6 +53,8 @@ def load_script(script: str, folder: Path) -> Job:
         raise
     except Exception as e:
         raise _import_raised("the script", e, folder) from e
+    if not hasattr(module, "job"):
+        raise Rejected("there is no function job in the script", fix="name the function job")
     return _function(module, "job", "the script")
 
 

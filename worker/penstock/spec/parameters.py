@@ -25,6 +25,7 @@ from penstock.spec.wording import shown, value_sentence
 from penstock.spec.yaml_lines import FieldPath, read_scalar
 
 _UNIONS = frozenset({Union, types.UnionType})
+_LISTS: tuple[type, ...] = (list, tuple, set, frozenset)
 _WRITE_TIME = "write 2026-11-21T02:58:04Z"
 
 
@@ -63,10 +64,14 @@ class ParameterMistake:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """`values` are the keyword arguments to call the job with, or `mistakes` is not empty."""
+    """What a job is called with, or `mistakes` is not empty.
+
+    `values` are the keyword arguments, `written` the same as plain values for a manifest.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     mistakes: tuple[ParameterMistake, ...] = ()
+    written: dict[str, Any] = field(default_factory=dict)
 
 
 def describe_parameters(job: Job) -> tuple[Parameter, ...]:
@@ -101,6 +106,7 @@ def check_parameters(
     name = f"{getattr(job, '__name__', type(job).__name__)}() in {file_name(job)}"
     given = {**written, **(overrides or {})}
     values: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     mistakes: list[ParameterMistake] = []
     explained = set()
     for key, value in given.items():
@@ -114,11 +120,12 @@ def check_parameters(
         found = _check(parameter, value)
         mistakes.extend(found.mistakes)
         values.update(found.values)
+        plain[key] = value
     for parameter in parameters.values():
         if parameter.required and parameter.name not in given and parameter.name not in explained:
             message = f"is missing; {name} needs it ({parameter.type_text})"
             mistakes.append(ParameterMistake((parameter.name,), message, parameter.help))
-    return Arguments(values, tuple(mistakes))
+    return Arguments(values, tuple(mistakes), plain)
 
 
 def _refuse_other_signatures(name: str, arguments: list[inspect.Parameter]) -> None:
@@ -208,8 +215,9 @@ def _from_command_line(hint: Any, text: str) -> Any:
     if _takes(hint, str):
         return text
     value = read_scalar(text)
-    if isinstance(value, str) and _takes(hint, list):
-        return [read_scalar(part.strip()) for part in value.split(",")]
+    is_one = not isinstance(value, list | dict) and value is not None
+    if is_one and any(_takes(hint, kind) for kind in _LISTS):
+        return [read_scalar(part.strip()) for part in text.split(",")]
     return value
 
 
@@ -282,7 +290,7 @@ def _prepare(hint: Any, value: Any, path: FieldPath, mistakes: list[ParameterMis
         return _prepare(arguments[0], value, path, mistakes)
     if origin in _UNIONS:
         return _prepare_union(arguments, value, path, mistakes)
-    if origin in {list, tuple, set, frozenset} and isinstance(value, list) and arguments:
+    if origin in _LISTS and isinstance(value, list) and arguments:
         return [_prepare(arguments[0], v, (*path, i), mistakes) for i, v in enumerate(value)]
     if origin is dict and isinstance(value, dict) and arguments:
         return {k: _prepare(arguments[1], v, (*path, str(k)), mistakes) for k, v in value.items()}

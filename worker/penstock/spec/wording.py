@@ -45,11 +45,12 @@ def mistakes_of(
     """
     found: list[tuple[FieldPath, str | None, ErrorDetails]] = []
     for details in error.errors(include_url=False):
-        path = _in_yaml(model, details["loc"])
+        is_unknown = details["type"] == "extra_forbidden"
+        path: FieldPath = details["loc"] if is_unknown else _in_yaml(model, details["loc"])
         if at := details.get("ctx", {}).get("at"):
             path = (*path, at)
         meant = None
-        if details["type"] == "extra_forbidden":
+        if is_unknown:
             meant = nearest(str(path[-1]), _fields_at(model, path[:-1]))
         found.append((path, meant, details))
     explained = {(*path[:-1], meant) for path, meant, _ in found if meant}
@@ -120,7 +121,7 @@ def value_sentence(details: ErrorDetails) -> str:
             return (
                 f"has {context['actual_length']} items; at most {context['max_length']} are allowed"
             )
-        case "list_type":
+        case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
             return f"must be a list, not {shown(value)}"
         case "dict_type" | "model_type" | "dataclass_type" | "model_attributes_type":
             return f"must be a block of fields, not {shown(value)}"
