@@ -6,6 +6,7 @@ here writes them: where a file is missing, a test says what it would hold.
 
 import enum
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -160,6 +161,16 @@ def test_rows_of_ever_are_still_read():
         )
         assert decode_key(data, width) == key
         assert data[prefix_length(data, width=width) :] == sub_key
+
+
+def test_the_examples_in_the_reference_are_golden():
+    reference = Path(__file__).parents[2] / "docs/reference/formats.md"
+    examples = re.findall(
+        r"\| `((?:[0-9a-f]{2} ){3,}[0-9a-f]{2})` \|$", reference.read_text(), re.MULTILINE
+    )
+
+    assert len(examples) >= 10
+    assert set(examples) <= {*golden("keys-1.json").values(), *golden("rows-1.json").values()}
 
 
 def test_a_manifest_is_written_as_ever_and_still_read():

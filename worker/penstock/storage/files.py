@@ -17,7 +17,14 @@ BLOCK_BYTES = 1 << 20
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_WRONG_NAME = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_WRONG_NAME = {
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EXDEV,  # a folder below the root is a mount of its own
+}
 
 
 def copy(source: BinaryIO, target: BinaryIO) -> Stored:

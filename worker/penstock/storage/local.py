@@ -215,6 +215,6 @@ def _remove_abandoned(folder: Path) -> None:
     now_ns = probe.stat().st_mtime_ns
     probe.unlink()
     for file in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if now_ns - file.stat().st_mtime_ns > _ABANDONED_AFTER_NS:
                 file.unlink()

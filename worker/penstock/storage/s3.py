@@ -144,7 +144,7 @@ class S3Store:
                     )
 
     def upload(self, path: str, file: Path) -> Stored:
-        """See Store. A process that is killed leaves parts behind: see the operations guide."""
+        """See Store. A killed process may leave parts behind; a lifecycle rule has to remove them."""
         key = self._key(path)
         with os_errors_translated(file), file.open("rb") as opened:
             source = _Summed(opened)
