@@ -1,0 +1,109 @@
+"""The job a command is about: a manifest, or `module:function` with all defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from penstock.cli.help import Option
+from penstock.core.errors import PenstockError, Rejected
+from penstock.core.graph import JobGraph
+from penstock.core.keygroups import default_max_parallelism
+from penstock.spec.binding import BoundJob, bind
+from penstock.spec.loading import Draft, draft_of, read_manifest
+from penstock.spec.streamjob import StreamJob, is_entrypoint
+from penstock.spec.tracebacks import author_lines, raised
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What was named on the command line, checked. `target` is how the person wrote it."""
+
+    target: str
+    bound: BoundJob
+
+    @property
+    def manifest(self) -> StreamJob:
+        """The manifest, with nothing of the command line but parameters looked at."""
+        return self.bound.manifest
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.manifest.metadata.name
+
+
+def parameter_option() -> Option:
+    """`-p NAME=VALUE`, for every command that loads a job."""
+    return Option(
+        ["-p", "--parameter", "parameters"],
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Sets or overrides spec.parameters.NAME; repeatable",
+    )
+
+
+def load(target: str, parameters: Sequence[str] = ()) -> Job:
+    """Read the manifest (or make one of defaults), import the function and check its parameters.
+
+    Raises:
+        Rejected: with all mistakes in fields, entrypoint and parameters together.
+    """
+    return Job(target, bind(draft(target), overrides(parameters)))
+
+
+def draft(target: str) -> Draft:
+    """The manifest in work. Raises Rejected when there is no such file."""
+    if is_entrypoint(target) and not Path(target).exists():
+        return draft_of(target, folder=Path())
+    return read_manifest(Path(target))
+
+
+def overrides(parameters: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` pairs; of two with one name the later wins."""
+    found = {}
+    for text in parameters:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise Rejected(
+                f"{text!r} is not a parameter",
+                where="-p",
+                fix=f"write -p NAME=VALUE, as in -p {name or 'input'}=data.txt",
+            )
+        found[name] = value
+    return found
+
+
+def graph_of(bound: BoundJob) -> JobGraph:
+    """Call the job's function and give the graph that it made.
+
+    Raises:
+        Rejected: what the function raised, with the author's own lines.
+    """
+    from penstock.dataflow.stream import Environment
+
+    environment = Environment(bound.manifest.metadata.name)
+    try:
+        bound.function(environment, **bound.arguments)
+    except PenstockError:
+        raise
+    except Exception as e:
+        raise Rejected(
+            f"job() raised {raised(e)}",
+            where="\n".join(author_lines(e, bound.folder)) or None,
+            fix="correct it; nothing was started",
+        ) from e
+    return environment.graph()
+
+
+def max_parallelism(manifest: StreamJob, parallelism: int) -> int:
+    """What the manifest sets, else the default for that parallelism."""
+    return manifest.spec.max_parallelism or default_max_parallelism(parallelism)
+
+
+def target_argument() -> click.Argument:
+    """`MANIFEST|MODULE:FUNCTION`."""
+    return click.Argument(["target"], metavar="MANIFEST|MODULE:FUNCTION")
