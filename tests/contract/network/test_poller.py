@@ -154,6 +154,17 @@ def test_the_end_of_input_and_then_of_the_connection_is_no_loss():
         assert [source.next(), source.next(), source.next()] == [Watermark(1), END_OF_INPUT, None]
 
 
+def test_the_sender_may_leave_after_its_end_was_taken():
+    with poller() as receiver:
+        source = receiver.input(CHANNEL)
+        address = receiver.listen()
+        with poller() as sender:
+            sender.connect(CHANNEL, address, in_seconds(5)).send(END_OF_INPUT)
+            poll_until(source.next, sender, receiver)
+            assert not source.is_over
+        assert poll_until(lambda: source.is_over, receiver) == []
+
+
 def test_the_receiver_may_leave_after_the_end_of_input():
     with poller() as sender:
         with poller() as receiver:

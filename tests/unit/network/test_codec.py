@@ -92,6 +92,12 @@ class Reduced:
         return Reduced, (self.a + 1,)
 
 
+@dataclass(frozen=True)
+class Frozen:
+    a: int
+    b: str = "x"
+
+
 class Outer:
     @dataclass(frozen=True)
     class Inner:
@@ -184,6 +190,12 @@ COLUMNS: dict[str, list[Any]] = {
     "named tuples and tuples": [Point(1, 2.0), (1, 2.0)],
     "dataclasses": [Plain("a"), Plain("b", 2)],
     "slotted frozen dataclasses": [Slotted("a", NOON), Slotted("b", NOON, Plain("c"))],
+    "frozen dataclasses": [Frozen(1), Frozen(2, "y")],
+    "lists of scalars": [[1, True, 1.0], [], ["a", None, b"b"]],
+    "lists of big ints": [[2**70], [1]],
+    "dicts of big ints": [{"a": 2**70}, {"a": 1}],
+    "dicts of lone surrogates": [{"\ud800": 1}],
+    "dicts of tuples": [{"a": (1,), "b": 1}, {"a": (2,), "b": 2}],
     "derived dataclasses": [Derived("a", 1, [1]), Derived("b")],
     "generic dataclasses": [Boxed(1), Boxed("a")],
     "dataclasses with and without slots": [SlottedChild("a", 1, 2)],

@@ -36,8 +36,8 @@ class _Column(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Base of the shapes that a column can have; `Any` below stands for values of it."""
 
 
-class _Scalars(_Column, frozen=True, tag=0):
-    """Numbers, text, bytes, booleans and None, as msgpack has them."""
+class _Plain(_Column, frozen=True, tag=0):
+    """What msgpack itself gives back exactly: scalars, lists of them, dicts from text to them."""
 
     values: list[Any]
 
@@ -56,7 +56,7 @@ class _Objects(_Column, frozen=True, tag=2):
 
 
 class _Ragged(_Column, frozen=True, tag=3):
-    """Lists (or tuples) of different lengths, laid end to end."""
+    """Other lists, or tuples of different lengths, laid end to end."""
 
     are_tuples: bool
     lengths: list[int]
@@ -107,7 +107,7 @@ class _Pickled(_Column, frozen=True, tag=10):
 
 
 AnyColumn: TypeAlias = (
-    _Scalars
+    _Plain
     | _Tuples
     | _Objects
     | _Ragged
@@ -208,7 +208,7 @@ class _Writer:
     def column(self, values: Sequence[Any], depth: int = 0) -> AnyColumn:
         types = set(map(type, values))
         if types <= _SCALARS:
-            return self._scalars(values)
+            return self._plain(values)
         if depth == _DEPTH_MAX:
             return _pickled(values)
         if len(types) > 1:
@@ -217,7 +217,7 @@ class _Writer:
         if kind is tuple:
             return self._tuples(values, depth)
         if kind is list:
-            return self._ragged(values, depth)
+            return self._lists(values, depth)
         if kind is dict:
             return self._dicts(values, depth)
         if kind is Decimal:
@@ -232,32 +232,36 @@ class _Writer:
     def _columns(self, columns: Sequence[Sequence[Any]], depth: int) -> list[AnyColumn]:
         return [self.column(column, depth + 1) for column in columns]
 
-    def _scalars(self, values: Sequence[Any]) -> AnyColumn:
+    def _plain(self, values: Sequence[Any]) -> AnyColumn:
         if self._is_careful:
             try:
                 _encoder.encode(values)
             except (OverflowError, UnicodeEncodeError):
                 return _pickled(values)
-        return _Scalars(values)  # type: ignore[arg-type]  # a tuple is written like a list
+        return _Plain(values)  # type: ignore[arg-type]  # a tuple is written like a list
 
     def _tuples(self, values: Sequence[Any], depth: int) -> AnyColumn:
         if len(set(map(len, values))) > 1 or not values[0]:
-            return self._ragged(values, depth)
+            items = list(chain.from_iterable(values))
+            return _Ragged(True, list(map(len, values)), self.column(items, depth + 1))
         return _Tuples(self._columns(list(zip(*values, strict=True)), depth))
 
-    def _ragged(self, values: Sequence[Any], depth: int) -> AnyColumn:
+    def _lists(self, values: Sequence[Any], depth: int) -> AnyColumn:
         items = list(chain.from_iterable(values))
-        return _Ragged(
-            type(values[0]) is tuple, list(map(len, values)), self.column(items, depth + 1)
-        )
+        if set(map(type, items)) <= _SCALARS:
+            return self._plain(values)
+        return _Ragged(False, list(map(len, values)), self.column(items, depth + 1))
 
     def _dicts(self, values: Sequence[Any], depth: int) -> AnyColumn:
-        keys = list(chain.from_iterable(values))
         # only of exact text is it true that equal keys are the same keys: 1 == 1.0 == True
-        if set(map(type, keys)) == {str} and len(set(map(tuple, values))) == 1:
+        has_text_keys = set(map(type, chain.from_iterable(values))) == {str}
+        items = list(chain.from_iterable(map(dict.values, values)))
+        if has_text_keys and set(map(type, items)) <= _SCALARS:
+            return self._plain(values)
+        if has_text_keys and len(set(map(tuple, values))) == 1:
             columns = list(zip(*map(dict.values, values), strict=True))
             return _Rows(list(values[0]), self._columns(columns, depth))
-        items = list(chain.from_iterable(map(dict.values, values)))
+        keys = list(chain.from_iterable(values))
         return _Dicts(
             list(map(len, values)), self.column(keys, depth + 1), self.column(items, depth + 1)
         )
@@ -315,7 +319,7 @@ def _put_together(found: _Batch) -> Batch:
 
 def _values(column: AnyColumn) -> list[Any]:
     match column:
-        case _Scalars(values):
+        case _Plain(values):
             return values
         case _Tuples(columns):
             return list(zip(*map(_values, columns), strict=True))

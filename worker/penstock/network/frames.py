@@ -92,8 +92,8 @@ class Prepare(Frame, frozen=True):
     job_nonce: str
     graph: dict[str, Any]
     commit_only: bool = False
-    restored_files: dict[str, str] = {}
-    """Supervisor → child: local directories or files that stand for downloaded handles' paths."""
+    fetched: dict[OperatorId, dict[int, tuple[str, ...]]] = {}
+    """Supervisor → child: where each of `restore[operator][subtask].keyed` lies on local disk."""
 
 
 class Ready(Frame, frozen=True):
@@ -155,18 +155,15 @@ class Trigger(Frame, frozen=True):
 class Snapshotted(Frame, frozen=True):
     """Child → supervisor: a subtask's part lies on local disk.
 
-    `directories` are RocksDB directories (hard links) by operator, `files` canonical streams; the
-    supervisor uploads them and puts the handles into `parts`, whose keyed handles have the format,
-    range and offsets, and no files yet.
+    `copies` are, by operator, the RocksDB directory (hard links) or the canonical file, as the format
+    of the keyed handle in `parts` says; the supervisor uploads it and puts the files into the handle.
     """
 
     attempt: AttemptNumber
     checkpoint: CheckpointId
     subtask: SubtaskId
     parts: dict[OperatorId, OperatorPart]
-    directories: dict[OperatorId, str] = {}
-    files: dict[OperatorId, str] = {}
-    durations_ms: dict[str, float] = {}
+    copies: dict[OperatorId, str] = {}
 
 
 class Acked(Frame, frozen=True):
@@ -178,7 +175,6 @@ class Acked(Frame, frozen=True):
     parts: dict[OperatorId, OperatorPart]
     files: tuple[str, ...] = ()
     bytes_new: int = 0
-    durations_ms: dict[str, float] = {}
 
 
 class Declined(Frame, frozen=True):

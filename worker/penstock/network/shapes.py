@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
 _REDUCERS = ("__reduce_ex__", "__reduce__")
@@ -141,7 +141,11 @@ class _Slotted:
             return None
 
     def put_together(self, columns: list[list[Any]]) -> list[Any]:
-        return _assembled(self.name, self.kind, self.fields, columns)
+        instances = _blank(self, columns)
+        for field, column in zip(self.fields, columns, strict=True):
+            # the slot itself, past the __setattr__ of a frozen class
+            _exhaust(map(getattr(self.kind, field).__set__, instances, column))
+        return instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,24 +156,27 @@ class _Plain:
 
     def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
         attributes = [instance.__dict__ for instance in instances]
-        if set(map(tuple, attributes)) != {self.fields}:
+        if set(map(len, attributes)) != {len(self.fields)}:
             return None
-        return list(zip(*map(dict.values, attributes), strict=True))
+        try:
+            return [list(map(itemgetter(field), attributes)) for field in self.fields]
+        except KeyError:
+            return None
 
     def put_together(self, columns: list[list[Any]]) -> list[Any]:
-        return _assembled(self.name, self.kind, self.fields, columns)
+        instances = _blank(self, columns)
+        own: Any = self.kind.__setattr__
+        # the built-in is twice as fast, but a frozen class has a __setattr__ that refuses
+        put = setattr if own is object.__setattr__ else object.__setattr__
+        for field, column in zip(self.fields, columns, strict=True):
+            _exhaust(map(put, instances, repeat(field), column))
+        return instances
 
 
-def _assembled(
-    name: str, kind: type, fields: tuple[str, ...], columns: list[list[Any]]
-) -> list[Any]:
-    if len(columns) != len(fields) or len(set(map(len, columns))) != 1:
-        raise ValueError(f"{len(columns)} columns for {name}, or of different lengths")
-    instances: list[Any] = list(map(object.__new__, repeat(kind, len(columns[0]))))
-    for field, column in zip(fields, columns, strict=True):
-        # past __setattr__ of frozen dataclasses
-        _exhaust(map(object.__setattr__, instances, repeat(field), column))
-    return instances
+def _blank(shape: _Slotted | _Plain, columns: list[list[Any]]) -> list[Any]:
+    if len(columns) != len(shape.fields) or len(set(map(len, columns))) != 1:
+        raise ValueError(f"{len(columns)} columns for {shape.name}, or of different lengths")
+    return list(map(object.__new__, repeat(shape.kind, len(columns[0]))))
 
 
 def _exhaust(iterator: Iterable[Any]) -> None:
