@@ -22,6 +22,10 @@ from penstock.core.errors import Corrupt, Rejected
 
 KEY_FORMAT = "key/1"
 
+BY_OBJECT = frozenset({str, bytes, int})
+"""Only of these exact types are equal objects the same key; to a dict `1`, `1.0` and `True` are one,
+and so are tuples of them."""
+
 # The tag is the first byte. Values are on disk: never change one.
 _FALSE = b"\x01"
 _TRUE = b"\x02"

@@ -40,16 +40,16 @@ class Count(KeyedFold):
         return None if self.emits_at_end else ((ctx.key, total),)
 
     def process_batch(
-        self, keys: Sequence[Any], records: Sequence[Any], cells: Mapping[Any, Any]
+        self, keys: Sequence[Any], lookups: Sequence[Any], cells: Mapping[Any, Any]
     ) -> list[tuple[Any, int]]:
-        """Count a batch; `cells` holds the cell of `total` for every key in it."""
+        """Count a batch; `cells[lookups[i]]` is the cell of `total` for `keys[i]`."""
         if self.emits_at_end:
-            for key, n in Counter(keys).items():
-                cells[key].value += n
+            for lookup, n in Counter(lookups).items():
+                cells[lookup].value += n
             return []
         out = []
-        for key in keys:
-            cell = cells[key]
+        for key, lookup in zip(keys, lookups, strict=True):
+            cell = cells[lookup]
             cell.value = total = cell.value + 1
             out.append((key, total))
         return out

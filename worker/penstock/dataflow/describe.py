@@ -28,7 +28,7 @@ def location(fn: Any) -> str:
     if code is not None:
         return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
     cls = fn if isinstance(fn, type) else type(fn)
-    process = getattr(cls, "process", None) or getattr(cls, "__call__", None)
+    process = getattr(cls, "process", None) or getattr(cls, "__call__", None)  # noqa: B004
     code = getattr(process, "__code__", None)
     return "" if code is None else f"{Path(code.co_filename).name}:{code.co_firstlineno}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 from typing_extensions import TypeVar
 
@@ -66,6 +66,17 @@ class Context(Generic[K_co]):
                 fix="use ctx.key inside process() of a function after key_by",
             )
         raise AttributeError(name)
+
+    @classmethod
+    def beside(cls, other: Context[Any]) -> Self:
+        """A context of another class for the same subtask."""
+        return cls(
+            other._function,
+            subtask=other.subtask,
+            parallelism=other.parallelism,
+            now_ms=other._now_ms,
+            log=other._log,
+        )
 
     @property
     def now(self) -> datetime:

@@ -65,7 +65,7 @@ class Node:
 
     def states(self) -> dict[str, State]:
         """The state that its function declares."""
-        return declared(self.runs, State) if self.kind not in _STATELESS else {}  # type: ignore[type-abstract]
+        return declared(self.runs, State) if self.kind not in _STATELESS else {}
 
     def side_outputs(self) -> dict[str, SideOutput[Any]]:
         """The side outputs that its function declares."""
@@ -123,7 +123,8 @@ def check_uid(uid: str, kind: str, location: str) -> None:
 
 def graph_of(name: str, nodes: list[Node]) -> JobGraph:
     """The graph without functions, as manifests, REST and other processes see it."""
-    operators, edges = [], []
+    operators: list[Operator] = []
+    edges: list[Edge] = []
     for node in nodes:
         operators.append(
             Operator(

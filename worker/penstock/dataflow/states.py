@@ -16,6 +16,7 @@ from typing_extensions import TypeForm
 from penstock.core.descriptors import StateDescriptor, StateKind
 from penstock.core.errors import Rejected
 from penstock.dataflow.aggregate import Aggregate, accumulator_type
+from penstock.state.cells import StateSpec
 from penstock.state.serializers import ValueSerializer, serializer_for
 
 T = TypeVar("T")
@@ -60,6 +61,18 @@ class State:
             serializer=self.serializer.name,
             schema=self.serializer.schema,
             sub_schema=None if self.sub_serializer is None else self.sub_serializer.schema,
+        )
+
+    def spec(self) -> StateSpec:
+        """As the cells of its keys need it."""
+        return StateSpec(
+            name=self.name,
+            kind=self.kind,
+            serializer=self.serializer,
+            sub_serializer=self.sub_serializer,
+            default=getattr(self, "default", None),
+            reduce=getattr(self, "reduce", None),
+            aggregate=getattr(self, "aggregate", None),
         )
 
     def _no_key(self) -> NoReturn:

@@ -18,14 +18,11 @@ from typing import Any
 
 from penstock.core.errors import Rejected
 from penstock.core.keygroups import KeyGroupRange, key_group
-from penstock.core.keys import decode_key, encode_key, key_length, rebuild_key
+from penstock.core.keys import BY_OBJECT, decode_key, encode_key, key_length, rebuild_key
 from penstock.core.rows import group_width, row_prefix
 from penstock.state.backend import CopiedOut, KeyedBackend
 from penstock.state.cells import Cell, Changes, StateSpec, cell_class
 from penstock.state.serializers import ValueSerializer, serializer_for
-
-_BY_OBJECT = frozenset({str, bytes, int})
-"""Of these types alone, objects that are equal are the same key; `1 == 1.0 == True` otherwise."""
 
 _ROWS_AT_ONCE = 500
 """A larger write holds the interpreter for longer than a batch takes."""
@@ -54,7 +51,7 @@ class KeyedStates:
         self._max_parallelism = max_parallelism
         self._width = group_width(max_parallelism)
         self._capacity = capacity
-        self._classes = [cell_class(spec, backend) for spec in specs]
+        self.classes: list[type[Cell]] = [cell_class(spec, backend) for spec in specs]
         self.cells: tuple[dict[Any, Any], ...] = tuple({} for _ in specs)
         self.names = tuple(spec.name for spec in specs)
         self._dirty: set[Any] = set()
@@ -66,7 +63,7 @@ class KeyedStates:
         )
         self.key_schema = self._declared.schema if self._declared else key_schema
         self._key_classes: frozenset[type] = frozenset()
-        self._by_object = self._declared is not None and self._declared.exact_class in _BY_OBJECT
+        self._by_object = self._declared is not None and self._declared.exact_class in BY_OBJECT
         for spec in specs:
             backend.open_table(spec.name)
 
@@ -140,22 +137,36 @@ class KeyedStates:
 
     # ── at the end of input ──────────────────────────────────────────────────────────────────────
 
-    def keys_of_group(self, group: int) -> Iterator[Any]:
-        """All keys of a group that have a value in the first state, once everything is written."""
+    def write_back(self) -> bool:
+        """Write a slice of what is newer than the backend; False once there is nothing newer."""
+        assert self.is_settled, "a barrier's state is not copied out"
+        some = list(islice(self._dirty, _ROWS_AT_ONCE))
+        self._write(some)
+        self._dirty.difference_update(some)
+        return bool(some)
+
+    def keys_of_group(self, group: int) -> list[Any]:
+        """All keys of a group that have a value in the first state, once all is written back."""
         table = self.names[0]
         prefix = group.to_bytes(self._width, "big")
-        last = None
-        for row, _ in self.backend.scan(table, prefix):
-            key = row[self._width : key_length(row, self._width)]
-            if key != last:
-                last = key
-                yield rebuild_key(decode_key(key), self._key_type)
+        rows = (row for row, _ in self.backend.scan(table, prefix))
+        encoded = dict.fromkeys(row[self._width : key_length(row, self._width)] for row in rows)
+        keys = []
+        for data in encoded:
+            key = rebuild_key(decode_key(data), self._key_type)
+            if encode_key(key) != data:
+                raise Rejected(
+                    f"keys of type {self.key_schema} cannot be made again from what is stored, "
+                    "because the type is not known here",
+                    where="key_by",
+                    fix="annotate the key function's return type, or give key_by(…, key_type=…)",
+                )
+            keys.append(key)
+        return keys
 
-    def write_all(self) -> None:
-        """Write everything that is newer than the backend; no barrier may be under way."""
-        assert self.is_settled
-        self._write(self._dirty)
-        self._dirty.clear()
+    def group_of(self, key: Any) -> int:
+        """The key group of a key."""
+        return key_group(encode_key(key), max_parallelism=self._max_parallelism)
 
     @property
     def key_count(self) -> int:
@@ -171,7 +182,7 @@ class KeyedStates:
             group = key_group(key, max_parallelism=self._max_parallelism)
             assert group in self.groups, f"key group {group} is not of {self.groups}"
             rows.append(row_prefix(group, key, width=self._width))
-        for cls, table in zip(self._classes, self.cells, strict=True):
+        for cls, table in zip(self.classes, self.cells, strict=True):
             make: Any = cls
             if cls.single_row:
                 stored = self.backend.get_many(cls.spec.name, rows)
@@ -206,7 +217,7 @@ class KeyedStates:
             elif self.key_schema is None or self._is_observed(cls):
                 self.key_schema = self.key_schema or cls.__qualname__
                 self._key_type = cls
-                self._by_object = cls in _BY_OBJECT
+                self._by_object = cls in BY_OBJECT
             else:
                 raise self._wrong_type(key)
             self._key_classes |= {cls}

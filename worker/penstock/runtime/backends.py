@@ -1,0 +1,56 @@
+"""Which state backend a manifest names, and what it is opened with."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, cast
+
+from penstock.core.errors import Rejected
+from penstock.core.keygroups import KeyGroupRange
+from penstock.spec.streamjob import StreamJobSpec
+from penstock.state.backend import BackendFactory, KeyedBackend
+
+BUILT_IN = {
+    "Memory": "penstock.state.heap:open_heap",
+    "FileSystem": "penstock.state.heap:open_heap",
+    "RocksDB": "penstock.state.rocks:open_rocks",
+}
+
+_CELL_BYTES = 256
+"""About what one key's cell, row and value cost in the object cache."""
+
+
+def backend_factory(name: str) -> BackendFactory:
+    """The factory that `state.backend` names; the built-in ones use the same door as others.
+
+    Raises:
+        Rejected: there is no such module or attribute.
+    """
+    module, _, attribute = BUILT_IN.get(name, name).partition(":")
+    try:
+        return cast("BackendFactory", getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as e:
+        raise Rejected(
+            f"there is no state backend {name}: {e}",
+            where="spec.state.backend",
+            fix=f"use one of {', '.join(BUILT_IN)}, or a factory package.module:attribute",
+        ) from e
+
+
+def open_backend(
+    spec: StreamJobSpec, folder: Path, *, groups: KeyGroupRange, max_parallelism: int
+) -> KeyedBackend:
+    """An empty backend for one subtask, with its files under folder."""
+    options: dict[str, Any] = {}
+    if spec.state.backend == "RocksDB":
+        # The other half of the budget is the object cache's, which stands before it.
+        options["memory_bytes"] = spec.state.rocksdb.memory_bytes // 2
+    folder.mkdir(parents=True, exist_ok=True)
+    factory = backend_factory(spec.state.backend)
+    return factory(folder, groups=groups, max_parallelism=max_parallelism, options=options)
+
+
+def cached_keys_max(spec: StreamJobSpec) -> int:
+    """How many keys the object cache holds."""
+    return max(10_000, spec.state.rocksdb.memory_bytes // 2 // _CELL_BYTES)

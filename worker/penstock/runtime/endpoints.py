@@ -1,0 +1,112 @@
+"""Sources and sinks at work: a reader as the head of a chain, a writer at its end with what it has
+prepared and not committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.core.descriptors import StateKind
+from penstock.core.errors import Retryable
+from penstock.core.snapshots import OperatorRestore
+from penstock.dataflow.connector import Reader, SourceState, Writer
+from penstock.dataflow.nodes import SINK_PENDING, SOURCE_KNOWN, SOURCE_POSITION, Node
+from penstock.runtime.failures import UserError
+from penstock.runtime.stages import Stage
+
+OPERATOR_LISTS = (StateKind.SPLIT_LIST, StateKind.UNION_LIST)
+
+
+class SourceStage(Stage):
+    """The head of a source's chain: polled, not called."""
+
+    def __init__(self, node: Node, reader: Reader[Any], restore: OperatorRestore | None) -> None:
+        super().__init__(node)
+        self.reader = reader
+        if restore is not None and restore.lists:
+            reader.restore(source_state(restore))
+
+    def snapshot(self) -> dict[str, tuple[bytes, ...]]:
+        """Where the next poll goes on."""
+        state = self.reader.snapshot()
+        return {SOURCE_POSITION: tuple(state.splits), SOURCE_KNOWN: tuple(state.known)}
+
+    def close(self) -> None:
+        """See Stage."""
+        self.reader.close()
+
+
+def source_state(restore: OperatorRestore) -> SourceState:
+    """What a reader is restored from."""
+    return SourceState(restore.lists.get(SOURCE_POSITION, ()), restore.lists.get(SOURCE_KNOWN, ()))
+
+
+class SinkStage(Stage):
+    """The end of a chain: two phases, and what is between them.
+
+    `pending` are prepared transactions by checkpoint. A checkpoint that was aborted leaves its
+    transactions here; they are committed with the next that completes, being part of it.
+    """
+
+    def __init__(
+        self, node: Node, writer: Writer[Any], restore: OperatorRestore | None, index: int, of: int
+    ) -> None:
+        super().__init__(node)
+        self.writer = writer
+        self.pending: list[tuple[int, bytes]] = []
+        everybodys = [_pending(item) for item in _stored(restore)]
+        self.pending.extend(everybodys[index::of])
+        self._committed_to = 0
+        if index == 0:
+            writer.abort_except([transaction for _, transaction in everybodys])
+
+    def __call__(self, values: Sequence[Any]) -> None:
+        """See Stage."""
+        self.records_in += len(values)
+        try:
+            self.writer.write(values)
+        except (TypeError, ValueError) as e:
+            raise UserError(self.node, record=values[0]) from e
+
+    def snapshot(self, checkpoint: int) -> dict[str, tuple[bytes, ...]]:
+        """Prepare what was written, and remember it with what is still to be committed."""
+        self.pending.extend((checkpoint, t) for t in self.writer.prepare(checkpoint))
+        return {SINK_PENDING: tuple(_stored_form(n, t) for n, t in self.pending)}
+
+    def commit(self, checkpoint: int) -> None:
+        """Commit everything prepared up to a checkpoint; may run on another thread.
+
+        Raises:
+            Retryable: not all; call it again.
+        """
+        done = [item for item in list(self.pending) if item[0] <= checkpoint]
+        failed: Retryable | None = None
+        committed = []
+        for item in done:
+            try:
+                self.writer.commit(item[1])
+                committed.append(item)
+            except Retryable as e:
+                failed = e
+        for item in committed:
+            self.pending.remove(item)
+        if failed is not None:
+            raise failed
+
+    def close(self) -> None:
+        """See Stage."""
+        self.writer.close()
+
+
+def _stored(restore: OperatorRestore | None) -> Sequence[bytes]:
+    return () if restore is None else restore.lists.get(SINK_PENDING, ())
+
+
+def _stored_form(checkpoint: int, transaction: bytes) -> bytes:
+    return json.dumps({"checkpoint": checkpoint, "transaction": json.loads(transaction)}).encode()
+
+
+def _pending(item: bytes) -> tuple[int, bytes]:
+    body = json.loads(item)
+    return body["checkpoint"], json.dumps(body["transaction"]).encode()

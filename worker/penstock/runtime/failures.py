@@ -1,0 +1,91 @@
+"""Failures as a person reads them: which operator, which record, which of the author's lines."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from penstock.checkpoint.events import Failure
+from penstock.core.errors import PenstockError
+from penstock.dataflow.nodes import Node
+from penstock.spec.tracebacks import author_lines, raised
+
+_SHOWN_MAX = 80
+
+
+class UserError(Exception):
+    """The author's code raised while an operator handled a record; the cause is attached."""
+
+    def __init__(
+        self, node: Node, *, record: object = None, key: object = None, has_key: bool = False
+    ) -> None:
+        super().__init__(node.shown)
+        self.node = node
+        self.record = record
+        self.key = key
+        self.has_key = has_key
+        self.position: str | None = None
+        """Where the record came from, when a source is chained before the operator."""
+
+
+def shown(value: object) -> str:
+    """A value's repr, cut to fit a line, with its length when it was cut."""
+    text = safe_repr(value)
+    if len(text) <= _SHOWN_MAX:
+        return text
+    return f"{text[:_SHOWN_MAX]}… ({len(text):,} characters)"
+
+
+def safe_repr(value: object) -> str:
+    """repr() of a value of the author's, whatever that does."""
+    try:
+        return repr(value)
+    except Exception as e:  # noqa: BLE001  the author's __repr__ may raise anything
+        return f"<{type(value).__name__} whose repr raised {type(e).__name__}>"
+
+
+def failure_of(error: BaseException, folder: Path, subtask: int | None = None) -> Failure:
+    """What is told about an error that ended an attempt; `folder` is where the author's files are."""
+    if isinstance(error, UserError):
+        cause = error.__cause__
+        assert cause is not None
+        node = error.node
+        what = (
+            cause.what
+            if isinstance(cause, PenstockError)
+            else f"operator {_uid_or_label(node)} raised {raised(cause)}"
+        )
+        return Failure(
+            what=what,
+            operator=node.shown,
+            subtask=subtask,
+            key=shown(error.key) if error.has_key else None,
+            record=shown(error.record),
+            position=error.position,
+            lines=author_lines(cause, folder),
+            fix=cause.fix if isinstance(cause, PenstockError) else None,
+        )
+    if isinstance(error, PenstockError):
+        where = f" ({error.where})" if error.where else ""
+        return Failure(what=f"{error.what}{where}", subtask=subtask, fix=error.fix)
+    return Failure(
+        what=raised(error),
+        subtask=subtask,
+        lines=author_lines(error, folder) or tuple(traceback.format_exception(error)[-8:]),
+    )
+
+
+def locals_of(error: BaseException, function: Callable[..., Any]) -> dict[str, Any]:
+    """The local variables of one of our loops at the moment an error passed through it."""
+    at = error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code is function.__code__:
+            return at.tb_frame.f_locals
+        at = at.tb_next
+    return {}
+
+
+def _uid_or_label(node: Node) -> str:
+    return str(node.id) if node.uid else node.label or str(node.id)
