@@ -87,7 +87,10 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class WriteManifest:
-    """Create this object if absent, or find our own there. Answer: ManifestWritten or -Refused."""
+    """Create this object if absent, or find our own there (`checkpoint.log.create`).
+
+    Answer: ManifestWritten, or ManifestRefused when another's stands there.
+    """
 
     path: str
     manifest: Manifest

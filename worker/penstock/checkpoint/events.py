@@ -162,10 +162,11 @@ class ManifestWritten:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRefused:
-    """Another attempt's manifest stands under this number, or it cannot be written at all."""
+    """The manifest cannot be written; `is_taken`: another attempt's stands under this number."""
 
     checkpoint: CheckpointId
     reason: str
+    is_taken: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,18 +78,20 @@ def append(job: JobId, entry: Entry) -> Generator[StoreRequest, StoreAnswer, Won
     until an entry stands there. Creating is not yet winning: a paused writer may create a number
     that had been deleted, so no higher one may be listed afterwards.
     """
-    path, data = paths.log_entry(job, entry.seq), entry.to_bytes()
-    while True:
-        created = yield PutIfAbsent(path, data)
-        if created is True:
-            break
-        there = yield from _get(path)
-        if there == data:
-            break
-        if there is not None:
-            return Lost((yield from _newest(job)))
+    data = entry.to_bytes()
+    there = yield from create(paths.log_entry(job, entry.seq), data)
     newest = yield from _newest(job)
-    return Won(entry) if newest.seq == entry.seq else Lost(newest)
+    return Won(entry) if there == data and newest.seq == entry.seq else Lost(newest)
+
+
+def create(path: str, data: bytes) -> Generator[StoreRequest, StoreAnswer, bytes]:
+    """Create an object unless there is one, whatever the store answers; what stands there then."""
+    while True:
+        if (yield PutIfAbsent(path, data)) is True:
+            return data
+        there = yield from read_object(path)
+        if there is not None:
+            return there
 
 
 def read_newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry | None]:
@@ -104,7 +106,7 @@ def read_newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry | None
         if not numbers:
             return None
         path = paths.log_entry(job, max(numbers))
-        data = yield from _get(path)
+        data = yield from read_object(path)
         if data is not None:  # else it was trimmed since, and there is a newer one
             return Entry.from_bytes(data, path=path)
 
@@ -119,20 +121,16 @@ def listing(prefix: str) -> Generator[StoreRequest, StoreAnswer, dict[str, int]]
 
 def read_object(path: str) -> Generator[StoreRequest, StoreAnswer, bytes | None]:
     """An object's content, None when there is none."""
-    return (yield from _get(path))
+    while True:
+        data = yield Get(path)
+        if data is None or isinstance(data, bytes):
+            return data
 
 
 def _newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry]:
     newest = yield from read_newest(job)
     assert newest is not None, "the newest entry of a log is never deleted"
     return newest
-
-
-def _get(path: str) -> Generator[StoreRequest, StoreAnswer, bytes | None]:
-    while True:
-        data = yield Get(path)
-        if data is None or isinstance(data, bytes):
-            return data
 
 
 # ── the next entry: each repeats the whole small truth of the one before ────────────────────────
@@ -223,15 +221,15 @@ def recovery_point(entry: Entry) -> SnapshotRef | None:
     return max(own, key=lambda ref: ref.id, default=entry.attempt.restored_from)
 
 
-def named(entry: Entry) -> list[SnapshotRef]:
-    """Every snapshot that the entry names, each once."""
-    end = entry.end.go_on_from if entry.end else None
+def kept(entry: Entry) -> list[SnapshotRef]:
+    """Every snapshot that must stay whole: retained ones, the recovery point, what a hold goes back
+    to."""
     hold = entry.hold.from_ if entry.hold else None
-    all_named = (*entry.retained, *entry.dropping, entry.attempt.restored_from, end, hold)
-    return list({ref.path: ref for ref in all_named if ref is not None}.values())
+    needed = (*entry.retained, recovery_point(entry), hold)
+    return list({ref.path: ref for ref in needed if ref is not None}.values())
 
 
 def highest_named(entry: Entry) -> CheckpointId:
     """The greatest checkpoint number that the entry knows to be used."""
-    numbers = [entry.attempt.next_checkpoint - 1, *(ref.id for ref in named(entry))]
+    numbers = [entry.attempt.next_checkpoint - 1, *(ref.id for ref in kept(entry))]
     return CheckpointId(max(numbers))

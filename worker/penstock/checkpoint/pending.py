@@ -31,7 +31,12 @@ class PendingCheckpoint:
     expected: frozenset[SubtaskId]
     started_ms: int
     acks: dict[SubtaskId, SubtaskAcked] = field(default_factory=dict)
-    is_committing: bool = False
+    written: Manifest | None = None
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether its manifest may stand already."""
+        return self.written is not None
 
     def acknowledge(self, ack: SubtaskAcked) -> tuple[str, ...]:
         """Take an acknowledgement; what it uploaded and nobody will use."""

@@ -137,7 +137,7 @@ def read_job(job: JobId) -> Generator[log.StoreRequest, log.StoreAnswer, LogRead
     damaged: dict[str, str] = {}
     if newest is not None:
         point = log.recovery_point(newest)
-        for ref in log.named(newest):
+        for ref in {*log.kept(newest), *newest.dropping}:
             data = yield from log.read_object(ref.path)
             try:
                 manifests[ref.path] = _manifest(ref, data)

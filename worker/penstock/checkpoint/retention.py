@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from penstock.checkpoint.log import kept
 from penstock.core import paths
-from penstock.core.ids import CheckpointId, JobId
+from penstock.core.errors import Corrupt
+from penstock.core.ids import JobId
 from penstock.core.log import Entry, Hold, SnapshotRef
 from penstock.core.manifest import Manifest
 
@@ -27,12 +29,12 @@ def retain(
     """
     everything = sorted((*retained, new), key=lambda ref: ref.id)
     newest = everything[-max(count, 1) :]
-    kept = tuple(
+    staying = tuple(
         ref
         for ref in everything
         if ref in newest or (hold is not None and ref.path == hold.from_.path)
     )
-    return kept, tuple(ref for ref in everything if ref not in kept)
+    return staying, tuple(ref for ref in everything if ref not in staying)
 
 
 def files_in_job(job: JobId, manifest: Manifest) -> set[str]:
@@ -99,7 +101,17 @@ def sweep(
 
     `manifests` are those of the entry's references, by path. Objects of the newest attempt are left
     alone until the run has ended and everything is committed.
+
+    Raises:
+        Corrupt: a manifest that is needed to tell what is in use is missing.
     """
+    for ref in kept(newest):
+        if ref.path not in manifests:
+            raise Corrupt(
+                "nobody can tell which files this snapshot uses: its manifest cannot be read",
+                where=ref.path,
+                fix="nothing was deleted; restore the manifest from a backup, or drop the snapshot",
+            )
     in_use = set(manifests).union(*(files_in_job(job, m) for m in manifests.values()))
     is_over = newest.end is not None and newest.end.committed
     classes: dict[str, list[Listed]] = {"referenced": [], "live": [], "young": [], "orphans": []}
@@ -123,8 +135,3 @@ def _is_of_older_attempt(path: str, newest: Entry) -> bool:
         return checkpoint < newest.attempt.next_checkpoint
     own = _OWN_FILE.fullmatch(name)
     return own is not None and int(own[1]) < newest.attempt.number
-
-
-def newest_of(retained: Iterable[SnapshotRef]) -> CheckpointId | None:
-    """The greatest number among them."""
-    return max((ref.id for ref in retained), default=None)

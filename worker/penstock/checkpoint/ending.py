@@ -1,0 +1,61 @@
+"""What is left to do between the entry that ends a run and the one that says it is committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from penstock.checkpoint.attempt import RunningAttempt
+from penstock.checkpoint.effects import PublishSavepoint
+from penstock.checkpoint.pending import as_savepoint
+from penstock.core import paths
+from penstock.core.ids import CheckpointId
+from penstock.core.log import Entry
+from penstock.core.manifest import Manifest
+
+RETRY_FIRST_MS = 1_000
+RETRY_MAX_MS = 60_000
+
+
+@dataclass(slots=True)
+class Ending:
+    """Sinks commit up to `committed` (None: there is nothing), the savepoint gets its manifest.
+
+    `is_deployed`: workers are about to commit, those of the run or some deployed for that alone.
+    """
+
+    committed: CheckpointId | None
+    is_deployed: bool
+    unpublished: set[str] = field(default_factory=set)
+    _retry_at_ms: int = 0
+    _delay_ms: int = 0
+
+    def is_done(self, run: RunningAttempt | None) -> bool:
+        """Whether nothing is left."""
+        return not self.unpublished and self.is_committed(run)
+
+    def is_committed(self, run: RunningAttempt | None) -> bool:
+        """Whether all sinks have committed."""
+        return self.committed is None or (run is not None and run.has_committed(self.committed))
+
+    def is_to_deploy(self, run: RunningAttempt | None, now_ms: int) -> bool:
+        """Whether workers are to be deployed for the commits alone, now."""
+        waits = self.is_deployed or now_ms < self._retry_at_ms
+        return not waits and not self.is_committed(run)
+
+    def failed(self, now_ms: int) -> None:
+        """The workers that were to commit broke: others do, after a while."""
+        self.is_deployed = False
+        self._delay_ms = min(2 * self._delay_ms or RETRY_FIRST_MS, RETRY_MAX_MS)
+        self._retry_at_ms = now_ms + self._delay_ms
+
+
+def savepoint_of(entry: Entry, manifest: Manifest, savepoints_url: str) -> PublishSavepoint | None:
+    """The copy that makes the checkpoint which a stop ended with a savepoint of its own."""
+    end = entry.end
+    if end is None or end.savepoint is None:
+        return None
+    return PublishSavepoint(
+        entry.request_id or "",
+        end.savepoint + paths.METADATA,
+        as_savepoint(manifest, f"{savepoints_url}/{end.savepoint}"),
+    )

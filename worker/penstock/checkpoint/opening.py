@@ -1,0 +1,227 @@
+"""Opening an attempt: from which snapshot, with which numbers, on which workers.
+
+Values only; that the opening wins its log entry is the coordinator's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.checkpoint import log, recovery, restore
+from penstock.checkpoint.effects import Prepare
+from penstock.checkpoint.events import LogRead, StartOrdered
+from penstock.checkpoint.placement import Former, place
+from penstock.checkpoint.settings import Identity
+from penstock.core.chains import chains, subtasks_by_worker
+from penstock.core.errors import Rejected
+from penstock.core.graph import JobGraph
+from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
+from penstock.core.keygroups import check_parallelism, default_max_parallelism
+from penstock.core.log import Attempt, Entry, Hold, SnapshotRef
+from penstock.core.manifest import Manifest
+from penstock.core.snapshots import RestorePlan
+
+SINK = "sink"
+_RESTORE = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An attempt that is to be opened as soon as its workers are there."""
+
+    snapshot: SnapshotRef | None
+    manifest: Manifest | None
+    parallelism: int
+    max_parallelism: int
+    hold: Hold | None
+    request_id: str | None
+    highest_checkpoint: CheckpointId
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def recovered(read: LogRead, snapshot: SnapshotRef | None, graph: JobGraph) -> Opening:
+    """The next attempt after one that broke.
+
+    Raises:
+        Rejected: the job's code cannot continue from the snapshot.
+    """
+    entry = read.newest
+    assert entry is not None, "recovery without a log"
+    settings = dict(entry.settings)
+    if snapshot != entry.attempt.restored_from:
+        settings.pop(_RESTORE, None)  # it was about another snapshot
+    opening = Opening(
+        snapshot=snapshot,
+        manifest=read.manifests[snapshot.path] if snapshot else None,
+        parallelism=entry.attempt.parallelism,
+        max_parallelism=entry.attempt.max_parallelism,
+        hold=entry.hold,
+        request_id=entry.request_id,
+        highest_checkpoint=read.highest_checkpoint,
+        settings=settings,
+    )
+    _verify(opening, graph, entry.attempt.max_parallelism)
+    return opening
+
+
+def ordered(order: StartOrdered, read: LogRead, graph: JobGraph) -> Opening:
+    """The attempt that somebody ordered.
+
+    Raises:
+        Rejected: it cannot be, with the reason.
+    """
+    entry, wanted = read.newest, order.restore
+    settings: dict[str, Any] = {}
+    if wanted is None:
+        snapshot = log.recovery_point(entry) if entry else None
+        if snapshot is not None and snapshot.path in read.damaged:
+            raise Rejected(
+                f"the newest snapshot is damaged: {read.damaged[snapshot.path]}",
+                where=snapshot.path,
+                fix="restore an older one by name; output since then may be written twice",
+            )
+        manifest = read.manifests[snapshot.path] if snapshot else None
+        if entry is not None and snapshot == entry.attempt.restored_from:
+            settings = dict(entry.settings)
+    else:
+        snapshot, manifest = wanted.snapshot, wanted.manifest
+        if wanted.rename or wanted.allow_non_restored:
+            settings[_RESTORE] = {
+                "rename": dict(wanted.rename),
+                "allowNonRestored": wanted.allow_non_restored,
+            }
+    hold = entry.hold if entry else None
+    if order.hold_stable and snapshot is not None:
+        hold = Hold(snapshot, snapshot.id, order.hold_stable)
+    if manifest is not None:
+        max_parallelism = manifest.max_parallelism
+    else:
+        max_parallelism = order.max_parallelism or default_max_parallelism(order.parallelism)
+    opening = Opening(
+        snapshot=snapshot,
+        manifest=manifest,
+        parallelism=order.parallelism,
+        max_parallelism=max_parallelism,
+        hold=hold,
+        request_id=order.request_id,
+        highest_checkpoint=read.highest_checkpoint,
+        settings=settings,
+    )
+    _verify(opening, graph, order.max_parallelism)
+    check_parallelism(parallelism=order.parallelism, max_parallelism=max_parallelism)
+    return opening
+
+
+def entry_of(
+    opening: Opening,
+    previous: Entry | None,
+    identity: Identity,
+    workers: Mapping[WorkerId, tuple[str, ...]],
+    *,
+    nonce: str,
+    at_ms: int,
+) -> Entry:
+    """The log entry that opens it. `workers` are those that joined, with their local copies."""
+    snapshot = opening.snapshot
+    former = None
+    if previous is not None:
+        with_copy = {w for w, copies in workers.items() if snapshot and snapshot.path in copies}
+        former = Former(previous.attempt.placement, with_copy)
+    attempt = Attempt(
+        number=AttemptNumber(previous.attempt.number + 1 if previous else 1),
+        revision=identity.revision,
+        parallelism=opening.parallelism,
+        max_parallelism=opening.max_parallelism,
+        placement=place(
+            parallelism=opening.parallelism,
+            max_parallelism=opening.max_parallelism,
+            former=former,
+        ),
+        next_checkpoint=recovery.next_checkpoint(
+            previous, opening.highest_checkpoint, opening.manifest
+        ),
+        restored_from=snapshot,
+    )
+    return log.opened(
+        previous,
+        nonce=nonce,
+        at_ms=at_ms,
+        owner=identity.owner,
+        attempt=attempt,
+        hold=opening.hold,
+        request_id=opening.request_id,
+        settings=opening.settings,
+    )
+
+
+def prepare(entry: Entry, manifest: Manifest | None, graph: JobGraph) -> Prepare:
+    """The order to the workers to restore what this opening says."""
+    snapshot = entry.attempt.restored_from
+    return Prepare(
+        attempt=entry.attempt,
+        subtasks=subtasks_by_worker(graph, placement=entry.attempt.placement),
+        restore=_plan(entry, snapshot, manifest, graph),
+        committed=recovery.committed_up_to(entry, snapshot),
+        job_nonce=entry.job_nonce,
+    )
+
+
+def prepare_commit_only(
+    entry: Entry, manifest: Manifest, committed: CheckpointId, graph: JobGraph
+) -> Prepare:
+    """The order to the workers to commit what an ended run left: sinks alone, without sources."""
+    assert entry.end is not None, entry
+    sinks = {operator.id for operator in graph.operators if operator.kind == SINK}
+    width = entry.attempt.parallelism
+    heads = {c.head for c in chains(graph, parallelism=width) if sinks.intersection(c.operators)}
+    subtasks: dict[WorkerId, tuple[SubtaskId, ...]] = {
+        worker: kept
+        for worker, all_of_it in subtasks_by_worker(
+            graph, placement=entry.attempt.placement
+        ).items()
+        if (kept := tuple(s for s in all_of_it if s.operator in heads))
+    }
+    plan = _plan(entry, entry.end.go_on_from, manifest, graph)
+    return Prepare(
+        attempt=entry.attempt,
+        subtasks=subtasks,
+        restore={uid: parts for uid, parts in plan.items() if uid in sinks},
+        committed=committed,
+        job_nonce=entry.job_nonce,
+        commit_only=True,
+    )
+
+
+def _plan(
+    entry: Entry, snapshot: SnapshotRef | None, manifest: Manifest | None, graph: JobGraph
+) -> RestorePlan:
+    if snapshot is None:
+        return {}
+    assert manifest is not None, snapshot
+    rename: dict[OperatorId, OperatorId] = {}
+    if snapshot == entry.attempt.restored_from:
+        rename = entry.settings.get(_RESTORE, {}).get("rename", {})
+    return restore.plan(
+        manifest,
+        graph,
+        parallelism=entry.attempt.parallelism,
+        folder=restore.folder_of(snapshot, manifest),
+        rename=rename,
+        local=snapshot.path,
+    )
+
+
+def _verify(opening: Opening, graph: JobGraph, max_parallelism: int | None) -> None:
+    if opening.manifest is None:
+        return
+    how = opening.settings.get(_RESTORE, {})
+    restore.verify(
+        opening.manifest,
+        graph,
+        parallelism=opening.parallelism,
+        max_parallelism=max_parallelism,
+        rename=how.get("rename"),
+        allow_non_restored=how.get("allowNonRestored", False),
+    )
