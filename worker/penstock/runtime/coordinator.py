@@ -1,0 +1,209 @@
+"""One job's coordinator as a process: `python -m penstock.runtime.coordinator --manifest …`.
+
+Wires the pure core to stores, workers and REST. It keeps nothing that the store does not have:
+killed at any time, it comes back from the newest log entry alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from aiohttp import web
+
+from penstock.checkpoint.coordinator import JobCoordinator
+from penstock.checkpoint.settings import Identity
+from penstock.core.errors import PenstockError, Rejected
+from penstock.runtime.clock import Clock
+from penstock.runtime.coordinator_config import (
+    CoordinatorConfig,
+    Flags,
+    checkpoint_settings,
+    config_of,
+)
+from penstock.runtime.coordinator_shell import Shell
+from penstock.runtime.coordinator_workers import WorkerLimits, Workers
+from penstock.runtime.flink_rest import FlinkRest
+from penstock.runtime.job_status import job_status
+from penstock.runtime.job_storage import JobStorage
+from penstock.runtime.logs import configure_logging
+from penstock.runtime.metrics import JobMetrics
+from penstock.runtime.order_desk import OrderDesk
+from penstock.runtime.page import render
+from penstock.runtime.pdeathsig import die_with_parent
+from penstock.runtime.program import Program, load_program
+from penstock.runtime.rest import make_app
+from penstock.spec.orders import JobStatus
+from penstock.storage.location import open_store
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+EXIT_STOOD_DOWN = 5
+"""Another coordinator has the job; starting this one again would take it back."""
+
+_SHUTDOWN_S = 1.0
+
+
+async def run_coordinator(config: CoordinatorConfig, program: Program) -> int:
+    """Lead the job until SIGTERM, or until another coordinator has it; the process's exit code.
+
+    Raises:
+        PenstockError: the store cannot be used, the job's log is damaged, or a port is taken.
+    """
+    service = _Service(config, program)
+    loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    assert me is not None, "called inside a task"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, me.cancel)
+    try:
+        return await service.run()
+    except asyncio.CancelledError:
+        return 0
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+class _Service:
+    """The parts of one coordinator, put together."""
+
+    def __init__(self, config: CoordinatorConfig, program: Program) -> None:
+        self._config = config
+        self._program = program
+        self._clock = Clock()
+        checkpoints = open_store(config.checkpoints_url, base=config.folder)
+        savepoints = open_store(config.savepoints_url, base=config.folder)
+        self._storage = JobStorage(config.job, checkpoints, savepoints, config.folder)
+        identity = Identity(
+            job=config.job,
+            owner=config.owner,
+            revision=config.revision,
+            incarnation=secrets.token_hex(8),
+            savepoints_url=savepoints.url,
+            adopt=config.adopt,
+        )
+        core = JobCoordinator(identity, program.graph, checkpoint_settings(program.manifest))
+        self._shell = Shell(core, self._storage, self._workers, self._clock)
+        self._desk = OrderDesk(self._shell, self._storage, program)
+
+    async def run(self) -> int:
+        config, shell = self._config, self._shell
+        control = await _listening(shell.workers.serve(config.host, config.port), config.port)
+        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, config.rest_host, config.rest_port)
+            await _listening(site.start(), config.rest_port)
+            announce = asyncio.create_task(self._announce(control, runner))
+            stood_down = await shell.run()
+            announce.cancel()
+        finally:
+            control.close()
+            await runner.cleanup()
+        log.warning("stood down", reason=stood_down.reason)
+        return EXIT_STOOD_DOWN
+
+    def _workers(self, shell: Shell) -> Workers:
+        worker = self._program.manifest.spec.worker
+        return Workers(
+            token=self._config.token.encode(),
+            limits=WorkerLimits(worker.heartbeat_timeout_ms, worker.progress_timeout_ms),
+            graph=self._program.graph,
+            emit=shell.emit,
+            heard=lambda worker, beat: shell.view.heard(worker, beat, self._clock.now_ms()),
+            now_ms=self._clock.now_ms,
+        )
+
+    def _app(self) -> web.Application:
+        view, now_ms = self._shell.view, self._clock.now_ms
+        return make_app(
+            token=self._config.token,
+            desk=self._desk,
+            status=self._status,
+            metrics=JobMetrics(view, self._status, now_ms).page,
+            page=lambda: render(self._status(), view, now_ms=now_ms()),
+            flink=FlinkRest(
+                job=self._config.job,
+                view=view,
+                desk=self._desk,
+                status=self._status,
+                now_ms=now_ms,
+                checkpoints_url=self._storage.checkpoints.url,
+                savepoints_url=self._storage.savepoints.url,
+            ),
+        )
+
+    def _status(self) -> JobStatus:
+        return job_status(
+            self._shell.view,
+            job=self._config.job,
+            graph=self._program.graph,
+            revision=self._config.revision,
+            parallelism=self._program.manifest.spec.parallelism,
+            workers=self._shell.workers.connected,
+            requests=self._desk.statuses(),
+            checkpoints_url=self._storage.checkpoints.url,
+            savepoints_url=self._storage.savepoints.url,
+        )
+
+    async def _announce(self, control: asyncio.Server, runner: web.AppRunner) -> None:
+        await self._shell.has_read_log.wait()
+        port = control.sockets[0].getsockname()[1]
+        rest_port = runner.addresses[0][1]
+        log.info("coordinator ready", port=port, rest_port=rest_port, owner=self._config.owner)
+        if self._config.ports_file is not None:
+            write_whole(self._config.ports_file, {"port": port, "restPort": rest_port})
+
+
+async def _listening(starting: Awaitable[T], port: int) -> T:
+    try:
+        return await starting
+    except OSError as e:
+        raise Rejected(
+            f"port {port} cannot be listened on: {e.strerror or e}",
+            where="coordinator",
+            fix="choose another port, or end what uses it",
+        ) from e
+
+
+def write_whole(path: Path, body: dict[str, Any]) -> None:
+    """Replace a small JSON file at once: readers find the old one or the new."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(body))
+    unfinished.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process; its exit code. An error is in `--ports-file`, too, for the one who started it."""
+    die_with_parent()
+    flags = Flags.parse(arguments)
+    configure_logging(flags.log)
+    try:
+        folder = Path.cwd()
+        program = load_program(flags.manifest, folder)
+        config = config_of(flags, program.manifest, folder)
+        configure_logging(flags.log, job=config.job)
+        return asyncio.run(run_coordinator(config, program))
+    except PenstockError as e:
+        log.error(e.what, where=e.where, fix=e.fix)
+        if flags.ports_file is not None:
+            with contextlib.suppress(OSError):
+                error = {"what": e.what, "where": e.where, "fix": e.fix, "exitCode": e.exit_code}
+                write_whole(flags.ports_file, {"error": error})
+        return e.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

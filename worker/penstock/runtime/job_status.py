@@ -1,0 +1,127 @@
+"""The answer to GET status, out of what a coordinator saw."""
+
+from __future__ import annotations
+
+from penstock.core.chains import chains, operator_parallelism
+from penstock.core.graph import JobGraph
+from penstock.core.ids import JobId, WorkerId
+from penstock.network.frames import OperatorMetrics
+from penstock.runtime.job_view import (
+    CheckpointRecord,
+    CheckpointStatus,
+    FailureRecord,
+    JobView,
+)
+from penstock.spec.orders import (
+    ErrorStatus,
+    JobStatus,
+    OperatorStatus,
+    RequestStatus,
+    SnapshotStatus,
+    WorkerStatus,
+)
+
+FAILED_COUNTER = "failed"
+"""Name of the counter of records that raised and were skipped or diverted."""
+
+
+def job_status(
+    view: JobView,
+    *,
+    job: JobId,
+    graph: JobGraph,
+    revision: str,
+    parallelism: int,
+    workers: list[WorkerId],
+    requests: tuple[RequestStatus, ...],
+    checkpoints_url: str,
+    savepoints_url: str,
+) -> JobStatus:
+    """The whole job at this moment. `parallelism` is the manifest's, for a job that never ran."""
+    attempt = None if view.newest is None else view.newest.attempt
+    restored = attempt.restored_from if attempt else None
+    width = attempt.parallelism if attempt else parallelism
+    return JobStatus(
+        job_id=job,
+        name=graph.name,
+        phase=view.phase,
+        revision=attempt.revision if attempt else revision,
+        attempt=view.attempt,
+        parallelism=width,
+        max_parallelism=attempt.max_parallelism if attempt else 0,
+        started_at_ms=view.running_since_ms,
+        log_seq=view.newest.seq if view.newest else 0,
+        restarts=view.restarts,
+        last_checkpoint=_last(view, checkpoints_url, savepoint=False),
+        last_savepoint=_last(view, savepoints_url, savepoint=True),
+        restored_from=restored.path if restored else None,
+        workers=tuple(
+            WorkerStatus(id=worker, progress_age_ms=view.progress_age_ms(worker))
+            for worker in workers
+        ),
+        operators=_operators(view, graph, width),
+        last_error=_error(view.failures[-1]) if view.failures else None,
+        requests=requests,
+    )
+
+
+def _operators(view: JobView, graph: JobGraph, parallelism: int) -> tuple[OperatorStatus, ...]:
+    heads = {chain.head for chain in chains(graph, parallelism=parallelism)}
+    totals = view.operators()
+    found = []
+    for operator in graph.operators:
+        width = operator_parallelism(operator, parallelism=parallelism)
+        metrics = totals.get(operator.id, OperatorMetrics())
+        rates = view.rates(operator.id, subtasks=width)
+        found.append(
+            OperatorStatus(
+                id=operator.id,
+                label=operator.label,
+                kind=operator.kind,
+                parallelism=width,
+                records_in=metrics.records_in,
+                records_out=metrics.records_out,
+                records_failed=metrics.counters.get(FAILED_COUNTER, 0),
+                records_per_second=round(rates.records_per_second, 1),
+                keys=metrics.keys if operator.is_keyed else None,
+                state_bytes=metrics.state_bytes if operator.states else None,
+                busy=round(rates.busy, 3) if operator.id in heads else None,
+            )
+        )
+    return tuple(found)
+
+
+def _last(view: JobView, root_url: str, *, savepoint: bool) -> SnapshotStatus | None:
+    for record in reversed(view.checkpoints):
+        if record.savepoint is savepoint and record.status is CheckpointStatus.COMPLETED:
+            return SnapshotStatus(
+                id=record.id,
+                path=snapshot_url(record, root_url),
+                completed_at_ms=record.ended_ms or 0,
+                duration_ms=record.duration_ms or 0,
+                size_bytes=record.size_bytes,
+                bytes_new=record.bytes_new,
+            )
+    return None
+
+
+def snapshot_url(record: CheckpointRecord, root_url: str) -> str:
+    """The folder of a snapshot below its root, where a person finds it."""
+    folder = record.folder or (record.path or "").rpartition("/")[0]
+    return f"{root_url}/{folder}".rstrip("/")
+
+
+def _error(record: FailureRecord) -> ErrorStatus:
+    failure = record.failure
+    return ErrorStatus(
+        what=failure.what,
+        at_ms=record.at_ms,
+        attempt=record.attempt,
+        operator=failure.operator,
+        subtask=failure.subtask,
+        key=failure.key,
+        record=failure.record,
+        position=failure.position,
+        lines=failure.lines,
+        fix=failure.fix,
+    )
