@@ -179,6 +179,13 @@ def test_garbage_ends_the_connection_and_nothing_else(garbage: bytes):
         control.connect(address, TOKEN, WorkerId(3), [], 42, in_seconds(5)).close()
 
 
+def test_a_stranger_cannot_announce_a_large_frame():
+    with coordinator() as (address, outcomes), socket.create_connection(address) as stranger:
+        stranger.sendall((control.HANDSHAKE_BYTES_MAX + 1).to_bytes(4, "big"))
+        soon(lambda: len(outcomes) == 1)
+        assert "at most" in str(outcomes[0])
+
+
 def pair() -> tuple[ControlSocket, ControlSocket]:
     left, right = socket.socketpair()
     return ControlSocket(left), ControlSocket(right)

@@ -320,3 +320,43 @@ def test_polling_also_wakes_for_a_watched_socket():
             assert idle.poll(10).watched == [right]
             idle.watch(right)
             idle.unwatch(right)
+
+
+def test_an_idle_poller_sleeps_after_it_has_sent_more_than_a_socket_takes():
+    with poller() as sender, poller() as receiver:
+        source = receiver.input(CHANNEL)
+        output = sender.connect(CHANNEL, receiver.listen(), in_seconds(5))
+        output.send(Batch([b"x" * (4 << 20)]))
+        poll_until(source.next, sender, receiver)
+        for each in (sender, receiver):
+            each.poll(0)
+            begun = time.monotonic()
+            assert each.poll(0.05) == Polled([])
+            assert time.monotonic() - begun > 0.04
+
+
+def test_who_waits_for_an_output_is_not_woken_by_inputs_that_he_cannot_take():
+    other = ChannelId(3, 1, 0)
+    with poller() as left, poller() as right:
+        into_left, into_right = left.input(other), right.input(CHANNEL)
+        output = left.connect(CHANNEL, right.listen(), in_seconds(5))
+        right.connect(other, left.listen(), in_seconds(5)).send(Watermark(1))
+        poll_until(lambda: into_left.has_element and output.socket, left, right)
+        begun = time.monotonic()
+        assert left.poll(0.05, although_ready=True).ready == [into_left]
+        assert time.monotonic() - begun > 0.04
+
+        into_right.pause()
+        while not output.is_full:
+            output.send(Batch([b"x" * 100_000]))
+            left.poll(0)
+            right.poll(0)
+        into_right.resume()
+
+        def is_drained() -> bool:
+            while into_right.next():
+                pass
+            left.poll(0.002, although_ready=True)
+            return not output.is_full
+
+        poll_until(is_drained, right)
