@@ -16,6 +16,7 @@ from penstock.spec.mistakes import Mistake
 FieldPath: TypeAlias = tuple[str | int, ...]
 """`("spec", "parameters", "inputs", 0)`; list items by their index."""
 
+_BAD_START = re.compile(r"found character '(.)' that cannot start any token")
 _UNKNOWN_TAG = re.compile(r"could not determine a constructor for the tag '([^']*)'")
 _UNKNOWN_ANCHOR = re.compile(r"found undefined alias '?([^']*)'?")
 
@@ -127,6 +128,12 @@ def _syntax(error: yaml.MarkedYAMLError) -> Mistake:
     elif problem.startswith(("expected ',' or", "found unexpected end of stream")):
         problem = "a bracket or a quote is not closed"
         hint = f"it begins on line {error.context_mark.line + 1}" if error.context_mark else None
+    elif problem.startswith("expected '<document start>'"):
+        problem = "does not belong to what stands above it"
+    elif found := _BAD_START.match(problem):
+        problem = f"text that begins with {found[1]} needs quotes"
+    elif problem.startswith("expected alphabetic or numeric character"):
+        problem = "text that begins with & or * needs quotes"
     elif found := _UNKNOWN_TAG.match(problem):
         problem = f"the tag {found[1].replace('tag:yaml.org,2002:', '!!')} has no meaning here"
     elif error.context_mark is not None and error.context_mark.line != mark.line:
