@@ -50,7 +50,10 @@ def checkpoint_of(path: str) -> CheckpointId | None:
     return CheckpointId(int(found[1])) if found else None
 
 
-def _file(attempt: AttemptNumber, checkpoint: CheckpointId, subtask: SubtaskId, nonce: str) -> str:
+def file_name(
+    attempt: AttemptNumber, checkpoint: CheckpointId, subtask: SubtaskId, nonce: str
+) -> str:
+    """A private file's or a savepoint's file's own name, without its folder."""
     return f"{attempt}-{checkpoint}-{subtask.operator}-{subtask.index}-{nonce}"
 
 
@@ -58,7 +61,7 @@ def private_file(
     job: JobId, attempt: AttemptNumber, checkpoint: CheckpointId, subtask: SubtaskId, nonce: str
 ) -> str:
     """A file of one checkpoint alone; never named like one of another attempt."""
-    return checkpoint_folder(job, checkpoint) + _file(attempt, checkpoint, subtask, nonce)
+    return checkpoint_folder(job, checkpoint) + file_name(attempt, checkpoint, subtask, nonce)
 
 
 def shared_folder(job: JobId) -> str:
@@ -99,7 +102,7 @@ def savepoint_file(
     nonce: str,
 ) -> str:
     """A file of a savepoint; a retry under the same request never writes over an earlier try's."""
-    return savepoint_folder(job, request_id) + _file(attempt, checkpoint, subtask, nonce)
+    return savepoint_folder(job, request_id) + file_name(attempt, checkpoint, subtask, nonce)
 
 
 def relative_to_job(job: JobId, path: str) -> str:

@@ -119,16 +119,18 @@ class Poller:
         """Forget a watched source; before it is closed."""
         self._selector.unregister(source)
 
-    def poll(self, timeout_s: float | None) -> Polled:
+    def poll(self, timeout_s: float | None, *, although_ready: bool = False) -> Polled:
         """Do what can be done on all sockets; wait for something to do, at most `timeout_s`.
 
-        Does not wait while an input has an element.
+        Does not wait while an input has an element, but for `although_ready`: who cannot take it,
+        because his outputs are full, waits for those.
         """
         lost = self._settle()
         now = self._clock()
         self._hurry(now)
         lost += self._settle()
-        if lost or any(channel.has_element for channel in self._inputs.values()):
+        is_ready = any(channel.has_element for channel in self._inputs.values())
+        if lost or (is_ready and not although_ready):
             timeout_s = 0
         elif self._calling or self._called:
             due = min([*(c.due for c in self._calling), *(c.due for c in self._called)])
