@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import pydantic
+
 from penstock.core.records import Batch
 from penstock.network import codec
 
@@ -30,6 +32,12 @@ class Order:
 
 @dataclass
 class Plain:
+    customer: str
+    amount: float
+    at_ms: int
+
+
+class Model(pydantic.BaseModel):
     customer: str
     amount: float
     at_ms: int
@@ -57,6 +65,9 @@ def batches() -> dict[str, Batch]:
         "dataclass of 3": Batch([Plain(word, i / 3, i) for word, i in pairs]),
         "dataclass of 3, slots, frozen, Decimal": Batch(
             [Order(word, Decimal(i) / 100, i) for word, i in pairs]
+        ),
+        "pydantic model of 3": Batch(
+            [Model(customer=word, amount=i / 3, at_ms=i) for word, i in pairs]
         ),
         "list of 0 to 4": Batch([words[: i % 5] for i in range(RECORDS)]),
         "set (pickled)": Batch([{i, i + 1} for i in range(RECORDS)]),

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +132,33 @@ def test_connecting_ends_at_the_deadline():
         assert "not connected to 127.0.0.1" in lost.reason
         output.send(Watermark(1))
         assert not output.has_unsent
+
+
+def test_an_address_that_is_none_is_told_as_a_loss():
+    with poller() as sender:
+        output = sender.connect(CHANNEL, ("no such host.invalid", 1), in_seconds(0.1))
+        (lost,) = poll_until(lambda: output.lost, sender)
+        assert "cannot be reached" in lost.reason
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_closing_closes_every_socket():
+    before = open_files()
+    with poller() as sender, poller() as receiver, socket.create_server((LOCAL, 0)) as mute:
+        source = receiver.input(CHANNEL)
+        source.pause()
+        address = receiver.listen()
+        output = sender.connect(CHANNEL, address, in_seconds(5))
+        output.send(Batch([b"x" * 300_000]))
+        poll_until(lambda: source.has_element or not source.wants_read, sender, receiver)
+        sender.connect(ChannelId(3, 0, 0), mute.getsockname(), in_seconds(5))
+        sender.poll(0)
+        with socket.create_connection(address):
+            receiver.poll(1)
+    assert open_files() == before
 
 
 def test_connecting_to_one_that_never_answers_ends_at_the_deadline():

@@ -85,11 +85,27 @@ class HidesASlot(Slots):
 
 
 @dataclass
+class KeepsASlot(Slots):
+    shown: int
+
+
+@dataclass
 class Reduced:
     a: int
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Reduced, (self.a + 1,)
+
+
+@dataclass
+class Bag(dict[str, int]):
+    a: int
+
+
+def bag() -> Bag:
+    made = Bag(1)
+    made["more"] = 2
+    return made
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,37 @@ class Order(pydantic.BaseModel):
     customer: str
     amount: Decimal
     tags: list[str] = []
+
+
+class Strict(pydantic.BaseModel, frozen=True, validate_assignment=True):
+    inner: Order
+    n: int = 0
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    a: int
+
+
+class Private(pydantic.BaseModel):
+    a: int
+    _seen: int = 0
+
+
+class Root(pydantic.RootModel[list[int]]):
+    pass
+
+
+class Custom(pydantic.BaseModel):
+    a: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__()
+
+
+def private(seen: int) -> Private:
+    made = Private(a=1)
+    made._seen = seen
+    return made
 
 
 class Text(str):
@@ -132,6 +179,8 @@ def same(left: Any, right: Any) -> bool:
         return (left, repr(left.tzinfo), left.fold) == (right, repr(right.tzinfo), right.fold)
     if is_dataclass(left) and hasattr(type(left), "__slots__"):
         return all(same(getattr(left, f.name), getattr(right, f.name)) for f in fields(left))
+    if isinstance(left, pydantic.BaseModel):
+        return same(left.__getstate__(), right.__getstate__())
     if hasattr(left, "__dict__") and not isinstance(left, enum.Enum | type):
         return same(vars(left), vars(right))
     return bool(left == right)
@@ -196,11 +245,21 @@ COLUMNS: dict[str, list[Any]] = {
     "dicts of big ints": [{"a": 2**70}, {"a": 1}],
     "dicts of lone surrogates": [{"\ud800": 1}],
     "dicts of tuples": [{"a": (1,), "b": 1}, {"a": (2,), "b": 2}],
+    "dataclasses that are dicts": [bag(), bag()],
     "derived dataclasses": [Derived("a", 1, [1]), Derived("b")],
     "generic dataclasses": [Boxed(1), Boxed("a")],
     "dataclasses with and without slots": [SlottedChild("a", 1, 2)],
     "nested classes": [Outer.Inner(1)],
     "pydantic models": [Order(customer="a", amount=Decimal("1.0")), Order(customer="b", amount=1)],
+    "frozen pydantic models": [
+        Strict(inner=Order(customer="a", amount=1)),
+        Strict.model_construct(n=1),
+    ],
+    "pydantic models that were not checked": [Order.model_construct(customer=5, amount="x")],
+    "pydantic models with extra attributes": [Open(a=1, b=2), Open(a=1)],
+    "pydantic models with private attributes": [private(5), private(6)],
+    "pydantic root models": [Root([1]), Root([])],
+    "pydantic models with a state of their own": [Custom(a=1)],
     "classes": [int, Plain],
     "many types": [1, "a", b"a", 1.0, None, (1,), [1], {"a": 1}, Decimal(1), Colour.RED, {1}, NOON],
 }
@@ -269,7 +328,7 @@ def test_control_elements_are_a_few_bytes(element: Any):
 
 def test_deep_nesting_survives():
     value: Any = 1
-    for _ in range(200):
+    for _ in range(300):
         value = (value,)
     assert_survives([value, value])
 
@@ -286,15 +345,24 @@ def test_an_instance_with_more_than_its_fields_keeps_the_rest():
     assert_survives([plain, Plain("b")])
 
 
+def test_slots_that_are_no_fields_are_kept():
+    keeps = KeepsASlot(1)
+    keeps.hidden = 7  # type: ignore[attr-defined]
+    out = codec.decode(codec.encode(Batch([keeps])))
+    assert isinstance(out, Batch)
+    assert (out.values[0].shown, out.values[0].hidden) == (1, 7)
+
+
 def test_a_class_that_pickles_in_its_own_way_does_so():
     out = codec.decode(codec.encode(Batch([Reduced(1)])))
     assert out == Batch([Reduced(2)])
     assert shape_of(Reduced) is None
     assert shape_of(HidesASlot) is None
+    assert shape_of(Custom) is None
 
 
 def test_common_classes_have_a_shape():
-    kinds = [Point, Plain, Slotted, Derived, Boxed, Outer.Inner]
+    kinds = [Point, Plain, Slotted, Derived, Boxed, Frozen, Outer.Inner, Order, Strict]
     assert all(shape_of(kind) is not None for kind in kinds)
 
 
@@ -346,10 +414,19 @@ def test_damaged_bytes_are_a_value_error_or_another_element(name: str, data: st.
         return
 
 
+def test_columns_in_columns_without_end_are_a_value_error():
+    deep = b"\x94\x00" + b"\x92\x01\x91" * 100_000 + b"\x92\x00\x91\x01" + b"\xc0\xc0"
+    with pytest.raises(ValueError):
+        codec.decode(deep)
+
+
 @pytest.mark.parametrize(
     "value",
     [
         [0, [2, "builtins:int", [[0, [1]]]], None, None],
+        [0, [2, "builtins:len", [[0, [1]]]], None, None],
+        [0, [2, f"{__name__}:Order", [[0, ["a"]], [0, [1]], [0, [[]]]]], None, None],
+        [0, [2, f"{__name__}:Order", [[0, ["a"]], [0, [1]], [0, [[]]], [0, [1]]]], None, None],
         [0, [2, "no.such.module:C", [[0, [1]]]], None, None],
         [0, [2, "", [[0, [1]]]], None, None],
         [0, [2, f"{__name__}:Plain", [[0, [1]]]], None, None],
@@ -361,7 +438,7 @@ def test_damaged_bytes_are_a_value_error_or_another_element(name: str, data: st.
         [0, [9, [3], [[0, [1]]]], None, None],
         [0, [6, ["x"]], None, None],
         [0, [7, [0]], None, None],
-        [0, [10, 5, b"x"], None, None],
+        [0, [10, 5, pickle.dumps([1])], None, None],
         [0, [10, zlib.crc32(b"x"), b"x"], None, None],
         [0, [10, zlib.crc32(pickle.dumps(5)), pickle.dumps(5)], None, None],
         [0, [0, [1]], [0, []], None],

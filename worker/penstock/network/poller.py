@@ -11,7 +11,6 @@ and a connection of another attempt is refused.
 from __future__ import annotations
 
 import contextlib
-import errno
 import secrets
 import selectors
 import socket
@@ -75,7 +74,7 @@ class Poller:
         self._called: set[_Called] = set()
 
     def listen(self, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
-        """Accept connections of the inputs from now on; the address they find it at.
+        """Accept connections of the inputs from now on; the address, its host as it was given.
 
         Raises:
             OSError: the address cannot be used.
@@ -86,8 +85,7 @@ class Poller:
         listener.setblocking(False)
         self._listener = listener
         self._selector.register(listener, _READ, self._accept)
-        address: tuple[str, int] = listener.getsockname()[:2]
-        return address
+        return host, listener.getsockname()[1]
 
     def input(self, channel: ChannelId) -> InChannel:
         """The receiving end of a channel; its sender may connect from now on."""
@@ -153,10 +151,13 @@ class Poller:
 
     def close(self) -> None:
         """Close every channel, and the listening socket; what is unsent is dropped."""
-        for key in list(self._selector.get_map().values()):
-            if key.data is not None:
-                self._selector.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]
+        channels: list[InChannel | OutChannel] = [*self._inputs.values(), *self._outputs.values()]
+        for channel in channels:
+            self._drop(channel)
+        waiting = [*(calling.socket for calling in self._calling), self._listener]
+        for sock in (*waiting, *(called.socket for called in self._called)):
+            if sock is not None:
+                self._forget(sock)
         self._selector.close()
 
     # ── channels that are connected ──
@@ -289,9 +290,12 @@ class Poller:
         calling.reader = FrameReader(HANDSHAKE_BYTES_MAX)
         calling.due = min(now + HANDSHAKE_TIMEOUT_S, calling.deadline)
         self._selector.register(sock, _READ, lambda _: self._answer(calling))
-        failure = sock.connect_ex(calling.address)
-        if failure not in (0, errno.EINPROGRESS):
-            self._fail(calling, f"it cannot be reached: {errno.errorcode.get(failure)}", now)
+        try:
+            sock.connect(calling.address)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            self._fail(calling, f"it cannot be reached: {e}", now)
 
     def _fail(self, calling: _Calling, reason: str, now: float) -> None:
         """The call came to nothing; the next one follows after a pause, until the deadline."""

@@ -1,4 +1,4 @@
-"""Classes whose instances are just their fields: dataclasses and named tuples.
+"""Classes whose instances are just their fields: dataclasses, named tuples, pydantic models.
 
 A column of them is taken apart into a column per field and put together again without calling
 `__init__`, as pickle does. A class with its own idea of how it is pickled has no shape.
@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
 from operator import attrgetter, itemgetter
+from types import NoneType
 from typing import Any, Protocol
 
+_LIBRARIES = frozenset({"dataclasses", "pydantic.main"})
+_FIELDS_SET = "__pydantic_fields_set__"
+_BESIDE_FIELDS = ("__pydantic_extra__", "__pydantic_private__")
 _REDUCERS = ("__reduce_ex__", "__reduce__")
 
 
@@ -51,8 +55,12 @@ def shape_of(kind: type) -> Shape | None:
     if kind.__bases__ == (tuple,) and vars(kind).get("__slots__") == ():
         fields = getattr(kind, "_fields", None)
         return _NamedTuple(name, kind, fields) if fields else None
-    if "__dataclass_params__" in vars(kind) and not _pickles_in_its_own_way(kind):
+    if _pickles_in_its_own_way(kind):
+        return None
+    if "__dataclass_params__" in vars(kind):
         return _dataclass_shape(name, kind)
+    if fields := getattr(kind, "__pydantic_fields__", None):
+        return _Model(name, kind, tuple(fields))
     return None
 
 
@@ -99,15 +107,18 @@ def _class_named(name: str) -> type:
 
 
 def _pickles_in_its_own_way(kind: type) -> bool:
+    new: Any = kind.__new__
+    if new is not object.__new__:  # a dict or a str with fields is more than its fields
+        return True
     if any(getattr(kind, name) is not getattr(object, name) for name in _REDUCERS):
         return True
     if any(hasattr(kind, name) for name in ("__getnewargs__", "__getnewargs_ex__")):
         return True
-    # @dataclass(frozen=True, slots=True) brings its own two, which mean the fields
+    # both libraries bring these two, and mean by them what is done here
     state = (getattr(kind, name, None) for name in ("__getstate__", "__setstate__"))
     usual = getattr(object, "__getstate__", None)
     return any(
-        method not in (None, usual) and method.__module__ != "dataclasses" for method in state
+        method not in (None, usual) and method.__module__ not in _LIBRARIES for method in state
     )
 
 
@@ -155,13 +166,7 @@ class _Plain:
     fields: tuple[str, ...]
 
     def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
-        attributes = [instance.__dict__ for instance in instances]
-        if set(map(len, attributes)) != {len(self.fields)}:
-            return None
-        try:
-            return [list(map(itemgetter(field), attributes)) for field in self.fields]
-        except KeyError:
-            return None
+        return _attributes(instances, self.fields)
 
     def put_together(self, columns: list[list[Any]]) -> list[Any]:
         instances = _blank(self, columns)
@@ -173,8 +178,48 @@ class _Plain:
         return instances
 
 
-def _blank(shape: _Slotted | _Plain, columns: list[list[Any]]) -> list[Any]:
-    if len(columns) != len(shape.fields) or len(set(map(len, columns))) != 1:
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A pydantic model without extra and private attributes; the last column is what was set."""
+
+    name: str
+    kind: type
+    fields: tuple[str, ...]
+
+    def take_apart(self, instances: Sequence[Any]) -> Sequence[Sequence[Any]] | None:
+        for beside in _BESIDE_FIELDS:
+            if set(map(type, map(attrgetter(beside), instances))) != {NoneType}:
+                return None
+        columns = _attributes(instances, self.fields)
+        if columns is None:
+            return None
+        return [*columns, list(map(list, map(attrgetter(_FIELDS_SET), instances)))]
+
+    def put_together(self, columns: list[list[Any]]) -> list[Any]:
+        instances = _blank(self, columns, beside_fields=1)
+        put: Any = object.__setattr__  # past validation, which they have had
+        for field, column in zip(self.fields, columns[:-1], strict=True):
+            _exhaust(map(put, instances, repeat(field), column))
+        _exhaust(map(put, instances, repeat(_FIELDS_SET), map(set, columns[-1])))
+        for beside in _BESIDE_FIELDS:
+            _exhaust(map(put, instances, repeat(beside), repeat(None)))
+        return instances
+
+
+def _attributes(instances: Sequence[Any], fields: tuple[str, ...]) -> list[list[Any]] | None:
+    attributes = [instance.__dict__ for instance in instances]
+    if set(map(len, attributes)) != {len(fields)}:
+        return None
+    try:
+        return [list(map(itemgetter(field), attributes)) for field in fields]
+    except KeyError:
+        return None
+
+
+def _blank(
+    shape: _Slotted | _Plain | _Model, columns: list[list[Any]], beside_fields: int = 0
+) -> list[Any]:
+    if len(columns) != len(shape.fields) + beside_fields or len(set(map(len, columns))) != 1:
         raise ValueError(f"{len(columns)} columns for {shape.name}, or of different lengths")
     return list(map(object.__new__, repeat(shape.kind, len(columns[0]))))
 
