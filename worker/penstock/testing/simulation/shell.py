@@ -1,0 +1,207 @@
+"""The simulated process of a coordinator: it carries out effects and hands in what comes of them.
+
+It can be paused (everything waits for it, nothing is lost) and it can die.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.checkpoint import effects as do
+from penstock.checkpoint import events as told
+from penstock.checkpoint import log, recovery
+from penstock.checkpoint.coordinator import JobCoordinator, Phase
+from penstock.checkpoint.log import StoreAnswer, Unknown
+from penstock.checkpoint.settings import CheckpointSettings, Identity
+from penstock.core.ids import WorkerId
+from penstock.testing.simulation.job import GRAPH, JOB
+from penstock.testing.simulation.store import SAVEPOINTS, Delete, drive
+from penstock.testing.simulation.worker import Worker
+from penstock.testing.simulation.world import Link
+
+if TYPE_CHECKING:
+    from penstock.testing.simulation.simulation import Simulation
+
+TICK_MS = 100
+
+
+@dataclass(slots=True)
+class Connection:
+    """Between one worker and one coordinator."""
+
+    worker: Worker
+    to_worker: Link
+    to_coordinator: Link
+
+    def close(self) -> None:
+        """Lose what is on its way, both ways."""
+        self.to_worker.close()
+        self.to_coordinator.close()
+
+
+class Shell:
+    """One coordinator process; `name` is unique to it."""
+
+    def __init__(self, sim: Simulation, name: str, settings: CheckpointSettings) -> None:
+        self.sim = sim
+        self.name = name
+        self.is_alive = True
+        self.is_paused = False
+        self.answers: dict[str, do.Answer] = {}
+        self.connections: dict[WorkerId, Connection] = {}
+        self.job = JobCoordinator(
+            Identity(JOB, owner="sim", revision="1", incarnation=name, savepoints_url=SAVEPOINTS),
+            GRAPH,
+            settings,
+        )
+        self._backlog: deque[Callable[[], None]] = deque()
+
+    def start(self) -> None:
+        """Begin."""
+        for effect in self.job.start():
+            self.execute(effect)
+        self._tick()
+
+    def guard(self, act: Callable[[], None]) -> None:
+        """Do it now, when it wakes up, or never."""
+        if not self.is_alive:
+            return
+        if self.is_paused:
+            self._backlog.append(act)
+        else:
+            act()
+
+    def pause(self, duration_ms: int) -> None:
+        """Stand still for some time."""
+        self.is_paused = True
+        self.sim.world.after(duration_ms, self._wake)
+
+    def die(self) -> None:
+        """End at once; what it asked the store to do may still happen."""
+        self.is_alive = False
+        for connection in list(self.connections.values()):
+            self.sim.disconnected(connection)
+        self.connections.clear()
+
+    def take(self, event: told.Event) -> None:
+        """Something happened."""
+        if not self.is_alive:
+            return
+        before = self.job.phase
+        for effect in self.job.handle(event):
+            if self.is_alive:
+                self.execute(effect)
+        if self.job.phase is not before:
+            self.sim.world.note(f"{self.name}: {before} → {self.job.phase}")
+
+    def connected(self, connection: Connection) -> None:
+        """A worker registered."""
+        worker = connection.worker
+        self.connections[worker.id] = connection
+        self.take(told.WorkerJoined(worker.id, worker.copies))
+
+    def lost(self, connection: Connection) -> None:
+        """A connection ended."""
+        if self.connections.get(connection.worker.id) is connection:
+            del self.connections[connection.worker.id]
+            self.take(told.WorkerLeft(connection.worker.id, "its connection ended"))
+
+    def execute(self, effect: do.Effect) -> None:
+        """Carry out one effect."""
+        match effect:
+            case do.ReadLog():
+                self.drive(recovery.read_job(JOB), self.take)
+            case do.Append(entry):
+                self.append(entry)
+            case do.WriteManifest(path, manifest):
+                data = manifest.to_bytes()
+                self.drive(
+                    log.create(path, data),
+                    lambda there: self.take(_written(manifest.checkpoint, data, there)),
+                )
+            case do.PublishSavepoint(request_id, path, manifest):
+                self.drive(
+                    log.create(f"{SAVEPOINTS}/{path}", manifest.to_bytes()),
+                    lambda _: self.take(told.SavepointPublished(request_id)),
+                )
+            case do.DeleteSnapshot(snapshot, files):
+                self.delete(files, lambda: self.take(told.SnapshotDeleted(snapshot)))
+            case do.DeleteFiles(files, savepoints):
+                root = SAVEPOINTS + "/" if savepoints else ""
+                self.delete(tuple(root + path for path in files), lambda: None)
+            case do.Answer(request_id, ok, detail):
+                self.sim.world.note(f"{self.name}: answers {request_id}: {ok} {detail}")
+                self.answers[request_id] = effect
+            case do.StandDown(reason):
+                self.sim.world.note(f"{self.name}: stands down: {reason}")
+                self.die()
+            case do.Tell(kind, fields):
+                self.sim.world.note(f"{self.name}: {kind} {fields}")
+            case do.JobOver():
+                pass
+            case _:
+                for connection in self.connections.values():
+                    connection.to_worker.send(effect)
+
+    def append(self, entry: log.Entry) -> None:
+        """Compete for an entry's number."""
+
+        def done(outcome: log.Won | log.Lost) -> None:
+            if isinstance(outcome, log.Won):
+                self.take(told.EntryWon(outcome.entry))
+            else:
+                self.take(told.EntryLost(outcome.newest))
+
+        self.drive(log.append(JOB, entry), done)
+
+    def drive(
+        self,
+        steps: log.Generator[log.StoreRequest, StoreAnswer, log.Any],
+        done: Callable[[log.Any], None],
+    ) -> None:
+        """Run one of the log's protocols; now and then it dies in the middle of one."""
+        if self.sim.crashes_now():
+            self.sim.world.note(f"{self.name}: dies before a request")
+            self.sim.world.after(0, self.die)
+        drive(self.sim.store, self.sim.world, steps, done, self.guard)
+
+    def delete(self, paths: tuple[str, ...], done: Callable[[], None]) -> None:
+        """Delete, again until the store says that it is done."""
+
+        def reply(answer: StoreAnswer) -> None:
+            if isinstance(answer, Unknown):
+                self.delete(paths, done)
+            else:
+                done()
+
+        self.sim.store.request(Delete(paths), lambda a: self.guard(lambda: reply(a)))
+
+    def _tick(self) -> None:
+        if not self.is_alive:
+            return
+        if not self.is_paused:
+            self.take(told.Tick(self.sim.world.now_ms))
+        self.sim.world.after(TICK_MS, self._tick)
+
+    def _wake(self) -> None:
+        self.is_paused = False
+        if self.is_alive:
+            self.sim.world.note(f"{self.name}: wakes up")
+        while self._backlog and not self.is_paused:
+            self.guard(self._backlog.popleft())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for an order."""
+        return self.job.phase in (Phase.WAITING, Phase.ENDED)
+
+
+def _written(checkpoint: int, mine: bytes, there: bytes) -> told.Event:
+    n = told.CheckpointId(checkpoint)
+    if there == mine:
+        return told.ManifestWritten(n, hashlib.sha256(mine).hexdigest())
+    return told.ManifestRefused(n, "another attempt's stands there", is_taken=True)

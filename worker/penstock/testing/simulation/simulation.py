@@ -1,0 +1,300 @@
+"""One simulated run: everybody in it, what goes wrong, what is ordered, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from penstock.checkpoint import events as told
+from penstock.checkpoint.coordinator import Phase
+from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, OnCancellation
+from penstock.core.ids import AttemptNumber, ChannelId, SubtaskId, WorkerId
+from penstock.core.log import EndKind
+from penstock.testing.simulation.job import GRAPH, Input
+from penstock.testing.simulation.oracles import Oracles
+from penstock.testing.simulation.outside import Outside, Violation
+from penstock.testing.simulation.shell import Connection, Shell
+from penstock.testing.simulation.store import SimulatedStore
+from penstock.testing.simulation.tasks import Channel, Task
+from penstock.testing.simulation.worker import Worker
+from penstock.testing.simulation.world import Link, World
+
+WORKERS = 3
+TROUBLE_MS = 30_000
+DEADLINE_MS = 900_000
+SETTLE_MS = 45_000
+CALM_SEEDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one seed gave; `violation` is None when all held."""
+
+    seed: int
+    violation: str | None
+    digest: str
+    trace: tuple[str, ...]
+
+
+class Simulation:
+    """A job, its processes and its troubles. Every eighth seed is calm: nothing fails.
+
+    `shell` may be a subclass that breaks a rule, to see that it is noticed.
+    """
+
+    def __init__(self, seed: int, *, shell: type[Shell] = Shell) -> None:
+        self.seed = seed
+        self.world = World(seed)
+        rng = self.world.rng
+        self.is_calm = seed % CALM_SEEDS == 0
+        self.store = SimulatedStore(self.world)
+        self.outside = Outside(self.world)
+        self.input = Input(tuple(rng.randrange(0, 50) for _ in range(rng.randrange(2, 5))))
+        self.oracles = Oracles(self.world, self.store, self.outside, self.input)
+        self.speed = rng.choice((0.03, 0.1, 0.3))
+        self.declines = 0.0
+        self.shells: list[Shell] = []
+        self.workers = [Worker(self, WorkerId(i)) for i in range(WORKERS)]
+        self._shell = shell
+        self._settings = CheckpointSettings(
+            interval_ms=rng.choice((300, 1_000, 3_000)),
+            min_pause_ms=rng.choice((0, 500)),
+            timeout_ms=rng.choice((2_000, 10_000)),
+            tolerable_failures=rng.choice((0, 2)),
+            retained=rng.choice((1, 3)),
+            on_cancellation=rng.choice(tuple(OnCancellation)),
+            restart=ExponentialDelay(200, 3_000),
+        )
+        self._channels: dict[tuple[AttemptNumber, ChannelId], Channel] = {}
+        self._connections: dict[WorkerId, Connection] = {}
+        self._names = 0
+        self._uuids = 0
+        self._parallelism = rng.randrange(1, WORKERS + 1)
+        self._orders = 0
+        self._stops = 0 if self.is_calm and rng.random() < 0.5 else rng.randrange(3)
+
+    def run(self) -> Outcome:
+        """Until the job has finished and everything is quiet, or something is wrong."""
+        violation: str | None = None
+        try:
+            self._begin()
+            if not self.world.run(until=self._is_over, deadline_ms=DEADLINE_MS):
+                raise Violation(f"not finished after {self.world.now_ms} ms")
+            self.world.run(until=lambda: False, deadline_ms=self.world.now_ms + SETTLE_MS)
+            self.oracles.check_end(no_orphans=self.is_calm)
+        except Violation as e:
+            violation = str(e)
+        return Outcome(self.seed, violation, self.world.digest, tuple(self.world.trace))
+
+    # ── who is there ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether things still go wrong."""
+        return not self.is_calm and self.world.now_ms < TROUBLE_MS
+
+    def crashes_now(self) -> bool:
+        """Whether a coordinator dies at this request of its own."""
+        return self.is_troubled and self.world.chance(0.01)
+
+    def uuid(self) -> str:
+        """Never the same twice."""
+        self._uuids += 1
+        return f"{self._uuids:06}"
+
+    def channel(self, attempt: AttemptNumber, name: ChannelId) -> Channel:
+        """One channel of an attempt, the same for both its ends."""
+        key = attempt, name
+        if key not in self._channels:
+            self._channels[key] = Channel(self.world)
+        return self._channels[key]
+
+    def close_channels(self, attempt: AttemptNumber, tasks: dict[SubtaskId, Task]) -> None:
+        """A child died: its channels are lost, and its peers notice after a while."""
+        for key, channel in self._channels.items():
+            if key[0] == attempt and _touches(key[1], tasks.values()):
+                channel.close()
+        for worker in self.workers:
+            child = worker.child
+            if child is not None and child.is_alive and child.attempt == attempt:
+                self.world.soon(lambda c=child: c.fail("a channel was lost"), at_most_ms=1_000)
+
+    # ── connections ─────────────────────────────────────────────────────────────────────────────
+
+    def disconnected(self, connection: Connection) -> None:
+        """One side is gone, or the network between them; the worker looks for a coordinator."""
+        connection.close()
+        worker = connection.worker
+        shells = [s for s in self.shells if s.connections.get(worker.id) is connection]
+        for shell in shells:
+            self.world.soon(lambda s=shell: s.guard(lambda: s.lost(connection)), at_most_ms=2_000)
+        if self._connections.get(worker.id) is connection:
+            del self._connections[worker.id]
+            worker.tell = lambda _: None
+
+    def _connect(self) -> None:
+        """Workers without a connection register with some coordinator, mostly the latest."""
+        alive = [s for s in self.shells if s.is_alive]
+        for worker in self.workers:
+            if worker.id in self._connections or not alive or not self.world.chance(0.5):
+                continue
+            shell = alive[-1] if self.world.chance(0.8) else self.world.rng.choice(alive)
+            self._register(worker, shell)
+        self.world.after(200, self._connect)
+
+    def _register(self, worker: Worker, shell: Shell) -> None:
+        def arrive(event: object) -> None:
+            assert isinstance(event, told.Event), event
+            shell.guard(lambda: shell.take(event))
+
+        doubles = 0.0 if self.is_calm else 0.05
+        connection = Connection(
+            worker,
+            to_worker=Link(self.world, worker.on_control, delay_ms=40, doubles=doubles),
+            to_coordinator=Link(self.world, arrive, delay_ms=40, doubles=doubles),
+        )
+        self._connections[worker.id] = connection
+        worker.tell = connection.to_coordinator.send
+        shell.guard(lambda: shell.connected(connection))
+
+    def _start_coordinator(self) -> None:
+        self._names += 1
+        shell = self._shell(self, f"C{self._names}", self._settings)
+        self.shells.append(shell)
+        self.world.note(f"{shell.name} starts")
+        shell.start()
+
+    # ── what happens to it ──────────────────────────────────────────────────────────────────────
+
+    def _begin(self) -> None:
+        if not self.is_calm:
+            self.store.faults = self.world.rng.choice((0.0, 0.02, 0.1))
+            self.store.slow = self.world.rng.choice((0.0, 0.05))
+            self.declines = self.world.rng.choice((0.0, 0.03))
+            self.world.after(TROUBLE_MS, self._calm_down)
+            self.world.after(1_000, self._trouble)
+        self._start_coordinator()
+        self._keep_one()
+        self._connect()
+        self._order()
+
+    def _calm_down(self) -> None:
+        self.store.faults = self.store.slow = self.declines = 0.0
+        self.speed = max(self.speed, 0.3)
+        self.world.note("trouble ends")
+
+    def _keep_one(self) -> None:
+        """Somebody restarts the coordinator when there is none."""
+        if not any(s.is_alive for s in self.shells):
+            self._start_coordinator()
+        self.world.after(1_500, self._keep_one)
+
+    def _trouble(self) -> None:
+        if not self.is_troubled:
+            return
+        rng, world = self.world.rng, self.world
+        worker = rng.choice(self.workers)
+        alive = [s for s in self.shells if s.is_alive]
+        match rng.randrange(14):
+            case 0:
+                world.note(f"worker {worker.id} crashes")
+                worker.crash()
+                if worker.id in self._connections:
+                    self.disconnected(self._connections[worker.id])
+            case 1 if worker.child is not None:
+                world.note(f"the child of worker {worker.id} breaks")
+                worker.child.fail("the author's code raised")
+            case 2 if worker.id in self._connections:
+                world.note(f"worker {worker.id} loses its connection")
+                self.disconnected(self._connections[worker.id])
+            case 3 if alive:
+                world.note(f"{alive[-1].name} dies")
+                alive[-1].die()
+            case 4 | 5 if alive:
+                self._pause(rng.choice(alive), is_twin_started=rng.random() < 0.7)
+            case 6 if len(alive) < 3:
+                self._start_coordinator()
+            case _:
+                pass
+        world.after(rng.randrange(200, 3_000), self._trouble)
+
+    def _pause(self, shell: Shell, *, is_twin_started: bool) -> None:
+        """Stand still for seconds; meanwhile a second one may be started, whom workers turn to."""
+        self.world.note(f"{shell.name} pauses")
+        shell.pause(self.world.rng.randrange(500, 15_000))
+        if is_twin_started:
+            self._start_coordinator()
+            for worker in self.workers:
+                connection = self._connections.get(worker.id)
+                if connection is not None and self.world.chance(0.8):
+                    self.world.soon(lambda c=connection: self.disconnected(c), at_most_ms=3_000)
+
+    # ── orders ──────────────────────────────────────────────────────────────────────────────────
+
+    def _order(self) -> None:
+        """A person who wants the job to run to its end, with some wishes on the way."""
+        alive = [s for s in self.shells if s.is_alive and not s.is_paused]
+        if alive:
+            self._order_from(self.world.rng.choice(alive))
+        self.world.after(self.world.rng.randrange(200, 1_500), self._order)
+
+    def _order_from(self, shell: Shell) -> None:
+        entry, rng = shell.job.entry, self.world.rng
+        if shell.is_idle:
+            is_finished = entry is not None and entry.end and entry.end.kind is EndKind.FINISHED
+            if is_finished:
+                return
+            if rng.random() < 0.3:
+                self._parallelism = rng.randrange(1, WORKERS + 1)
+            seq = entry.seq if entry else 0
+            self._send(
+                shell,
+                told.StartOrdered(
+                    f"start-{seq}-{shell.name}",
+                    after=seq,
+                    revision="1",
+                    parallelism=self._parallelism,
+                    max_parallelism=8,
+                    hold_stable=rng.choice((None, None, 2)),
+                ),
+            )
+            return
+        if shell.job.phase not in (Phase.RUNNING, Phase.BACKING_OFF, Phase.DEPLOYING):
+            return
+        self._orders += 1
+        wish = rng.randrange(40)
+        if wish < 3:
+            self._send(shell, told.SavepointOrdered(f"savepoint-{self._orders}"))
+        elif wish == 3:
+            self._send(shell, told.CheckpointOrdered(f"checkpoint-{self._orders}"))
+        elif wish in (4, 5) and self._stops:
+            self._stops -= 1
+            self._send(shell, told.StopOrdered(f"stop-{self._orders}"))
+        elif wish == 6 and self._stops:
+            self._stops -= 1
+            self._send(shell, told.CancelOrdered(f"cancel-{self._orders}"))
+
+    def _send(self, shell: Shell, order: told.Event) -> None:
+        self.world.note(f"ordered from {shell.name}: {order}")
+        shell.take(order)
+        if self.world.chance(0.3):
+            self.world.soon(lambda: shell.guard(lambda: shell.take(order)), at_most_ms=3_000)
+
+    def _is_over(self) -> bool:
+        newest = self.oracles.newest
+        end = newest.end if newest else None
+        return (
+            (self.is_calm or self.world.now_ms > TROUBLE_MS)
+            and end is not None
+            and end.committed
+            and end.kind is EndKind.FINISHED
+        )
+
+
+def _touches(name: ChannelId, tasks: Iterable[Task]) -> bool:
+    edge = GRAPH.edges[name.edge]
+    return any(
+        (edge.target == task.chain.head and name.target == task.subtask.index)
+        or (edge.source in task.chain.operators and name.source == task.subtask.index)
+        for task in tasks
+    )
