@@ -113,6 +113,13 @@ class _Service:
             control.close()
             await runner.cleanup()
         log.warning("stood down", reason=stood_down.reason)
+        if config.ports_file is not None:
+            error = Rejected(
+                f"another coordinator has the job: {stood_down.reason}",
+                where=self._storage.checkpoints.url,
+                fix="look where else this job runs; nothing was changed here",
+            )
+            write_error(config.ports_file, error)
         return EXIT_STOOD_DOWN
 
     def _workers(self, shell: Shell) -> Workers:
@@ -185,6 +192,18 @@ def write_whole(path: Path, body: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
+def write_error(path: Path, error: PenstockError) -> None:
+    """Tell whoever started this process why it ends."""
+    body = {
+        "what": error.what,
+        "where": error.where,
+        "fix": error.fix,
+        "exitCode": error.exit_code,
+    }
+    with contextlib.suppress(OSError):
+        write_whole(path, {"error": body})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process; its exit code. An error is in `--ports-file`, too, for the one who started it."""
     die_with_parent()
@@ -199,9 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PenstockError as e:
         log.error(e.what, where=e.where, fix=e.fix)
         if flags.ports_file is not None:
-            with contextlib.suppress(OSError):
-                error = {"what": e.what, "where": e.where, "fix": e.fix, "exitCode": e.exit_code}
-                write_whole(flags.ports_file, {"error": error})
+            write_error(flags.ports_file, e)
         return e.exit_code
 
 

@@ -181,9 +181,6 @@ class JobView:
             case events.SavepointPublished(request_id=request_id):
                 if manifest := self._publishing.pop(request_id, None):
                     self._completed(manifest.checkpoint, now_ms)
-            case events.AttemptFailed(attempt=attempt, failure=failure):
-                if attempt == self.attempt:
-                    self.failures.append(FailureRecord(now_ms, attempt, failure))
             case _:
                 pass
 
@@ -215,6 +212,9 @@ class JobView:
                 self.phase = JobPhase.RESTARTING
             case effects.Tell(kind=kind, fields=fields):
                 self.lines.append(Line(now_ms, kind, fields))
+                failure = fields.get("failure")
+                if isinstance(failure, events.Failure):
+                    self.failures.append(FailureRecord(now_ms, self.attempt, failure))
             case effects.StandDown():
                 self.phase = JobPhase.STOOD_DOWN
             case effects.JobOver(entry=entry):
