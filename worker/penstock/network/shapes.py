@@ -180,7 +180,11 @@ class _Plain:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A pydantic model without extra and private attributes; the last column is what was set."""
+    """A pydantic model without extra and private attributes.
+
+    Behind the fields come two columns: which of the sets of fields that were given each instance
+    has, and these few sets.
+    """
 
     name: str
     kind: type
@@ -193,14 +197,18 @@ class _Model:
         columns = _attributes(instances, self.fields)
         if columns is None:
             return None
-        return [*columns, list(map(list, map(attrgetter(_FIELDS_SET), instances)))]
+        given = list(map(frozenset, map(attrgetter(_FIELDS_SET), instances)))
+        order = {names: which for which, names in enumerate(set(given))}
+        return [*columns, list(map(order.__getitem__, given)), list(map(list, order))]
 
     def put_together(self, columns: list[list[Any]]) -> list[Any]:
+        *columns, given = columns
         instances = _blank(self, columns, beside_fields=1)
         put: Any = object.__setattr__  # past validation, which they have had
         for field, column in zip(self.fields, columns[:-1], strict=True):
             _exhaust(map(put, instances, repeat(field), column))
-        _exhaust(map(put, instances, repeat(_FIELDS_SET), map(set, columns[-1])))
+        sets = map(set, map(given.__getitem__, columns[-1]))
+        _exhaust(map(put, instances, repeat(_FIELDS_SET), sets))
         for beside in _BESIDE_FIELDS:
             _exhaust(map(put, instances, repeat(beside), repeat(None)))
         return instances
