@@ -88,11 +88,18 @@ class KeyedBackend(Protocol):
 
         May be called from another thread than the one that reads; nothing is written meanwhile.
         RocksDB flushes and hard-links, which is fast and does not hold the interpreter.
+
+        Raises:
+            FileExistsError: the path is not new.
+            Retryable: the disk is full, or refuses.
         """
         ...
 
     def restore(self, parts: Iterable[LocalPart]) -> None:
-        """Fill an empty backend; called once, before any other method."""
+        """Fill an empty backend; called once, before any other method.
+
+        Parts hold different groups, in any format. Those on the disk are left as they are.
+        """
         ...
 
     def size_bytes(self) -> int:

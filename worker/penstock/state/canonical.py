@@ -17,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import msgpack
 
-from penstock.core.errors import Corrupt
+from penstock.core.errors import Corrupt, Retryable
 from penstock.core.handles import KeyedFormat
 from penstock.core.keygroups import KeyGroupRange
 from penstock.core.rows import group_width
@@ -66,6 +66,40 @@ def write(
                 position += file.write(_BLOCK.pack(index, len(block)) + block)
         position += file.write(_GROUP_END)
     return tuple(offsets)
+
+
+def write_file(
+    path: Path,
+    *,
+    groups: KeyGroupRange,
+    max_parallelism: int,
+    tables: Sequence[str],
+    rows_of: Callable[[str, bytes], Iterable[tuple[bytes, bytes]]],
+) -> CopiedOut:
+    """Write a stream to a new file; see `write`.
+
+    Raises:
+        FileExistsError: the file is not new.
+        Retryable: the disk is full, or refuses.
+    """
+    try:
+        with path.open("xb") as file:
+            offsets = write(
+                file,
+                groups=groups,
+                max_parallelism=max_parallelism,
+                tables=tables,
+                rows_of=rows_of,
+            )
+    except FileExistsError:
+        raise
+    except OSError as e:
+        raise Retryable(
+            f"state cannot be written: {e.strerror}",
+            where=str(path),
+            fix="free space, or give the volume more of it",
+        ) from e
+    return CopiedOut(KeyedFormat.CANONICAL, path, offsets)
 
 
 def _blocks(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
@@ -178,12 +212,11 @@ def from_rocks(
     # Only who has such a directory loads RocksDB.
     from penstock.state.rocks import opened_for_reading
 
-    with opened_for_reading(directory, scratch=file.parent) as stored, file.open("xb") as out:
-        offsets = write(
-            out,
+    with opened_for_reading(directory, scratch=file.parent) as stored:
+        return write_file(
+            file,
             groups=groups,
             max_parallelism=max_parallelism,
             tables=stored.tables(),
             rows_of=stored.scan,
         )
-    return CopiedOut(KeyedFormat.CANONICAL, file, offsets)

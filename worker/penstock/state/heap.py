@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock.core.handles import KeyedFormat
 from penstock.core.keygroups import KeyGroupRange
 from penstock.core.rows import group_width, prefix_length
 from penstock.state import canonical
@@ -99,15 +98,13 @@ class HeapBackend:
 
     def copy_out(self, path: Path) -> CopiedOut:
         """Write everything to a new file, as the canonical stream."""
-        with path.open("xb") as file:
-            offsets = canonical.write(
-                file,
-                groups=self._groups,
-                max_parallelism=self._max_parallelism,
-                tables=self.tables(),
-                rows_of=self._sorted_rows,
-            )
-        return CopiedOut(KeyedFormat.CANONICAL, path, offsets)
+        return canonical.write_file(
+            path,
+            groups=self._groups,
+            max_parallelism=self._max_parallelism,
+            tables=self.tables(),
+            rows_of=self._sorted_rows,
+        )
 
     def _sorted_rows(self, table: str, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
         group = self._tables[table].get(prefix)

@@ -156,7 +156,8 @@ class RocksBackend:
     def last(self, table: str, prefix: bytes) -> bytes | None:
         """The greatest row that begins with prefix."""
         with _translated(self._path):
-            rows = self._tables[table].iter(_bounded(prefix))
+            bounds = _bounded(prefix)
+            rows = self._tables[table].iter(bounds)
             rows.seek_to_last()
             rows.status()
             row: bytes | None = rows.key() if rows.valid() else None
@@ -186,6 +187,8 @@ class RocksBackend:
 
         Flushing first matters: it lets go of the interpreter, `create_checkpoint` does not.
         """
+        if path.exists():
+            raise FileExistsError(path)
         with _translated(path):
             for family in self._tables.values():
                 family.flush(True)
@@ -400,6 +403,10 @@ def _after(prefix: bytes) -> bytes:
 
 
 def _bounded(prefix: bytes) -> ReadOptions:
+    """Reading no further than prefix.
+
+    The bound lives in these options, not in the iterator: who iterates must hold on to them.
+    """
     options = ReadOptions()
     options.set_iterate_upper_bound(_after(prefix))
     return options
@@ -407,14 +414,19 @@ def _bounded(prefix: bytes) -> ReadOptions:
 
 def _scan(family: Rdict, prefix: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
     with _translated(path):
-        rows = family.items(from_key=prefix, read_opt=_bounded(prefix))
-        return _whole(rows, family.iter(_bounded(prefix)), prefix, path)
+        bounds = _bounded(prefix)
+        rows = family.items(from_key=prefix, read_opt=bounds)
+        return _whole(rows, family.iter(bounds), bounds, prefix, path)
 
 
 def _whole(
-    rows: Iterator[tuple[Any, Any]], guard: RdictIter, prefix: bytes, path: Path
+    rows: Iterator[tuple[Any, Any]],
+    guard: RdictIter,
+    bounds: ReadOptions,
+    prefix: bytes,
+    path: Path,
 ) -> Iterator[tuple[bytes, bytes]]:
-    # The fast iterator ends in silence at a damaged block. The guard looks where it ended.
+    # `bounds` is only held. The fast iterator ends in silence at a damaged block. The guard looks where it ended.
     row = None
     for row, value in rows:
         yield row, value
