@@ -63,9 +63,9 @@ check_command = Command(
     "check",
     usage="MANIFEST|MODULE:FUNCTION SNAPSHOT [OPTIONS]",
     callback=_run,
+    examples="""\
+      penstock check streamjob.yaml chk-12      exit code 0: it fits, 2: it does not, 4: damaged""",
     help="""\
-      penstock check streamjob.yaml chk-12      exit code 0: it fits, 2: it does not, 4: damaged
-
     Compares operators, types of state and keys, and looks for every file; runs nothing.""",
     params=[
         click.Argument(["target"]),

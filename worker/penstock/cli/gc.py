@@ -60,10 +60,10 @@ gc_command = Command(
     "gc",
     usage="[STORAGE] [OPTIONS]",
     callback=_run,
-    help="""\
+    examples="""\
       penstock gc                      in ./state: what it would delete, and nothing more
-      penstock gc s3://bucket --delete
-
+      penstock gc s3://bucket --delete""",
+    help="""\
     Left alone are files that a kept snapshot names, files of a running attempt, and what is
     younger than --grace.""",
     params=[

@@ -57,7 +57,7 @@ graph_command = Command(
     "graph",
     usage="MANIFEST|MODULE:FUNCTION [OPTIONS]",
     callback=_run,
-    help="""\
+    examples="""\
       penstock graph streamjob.yaml                 operators, their state, their types
       penstock graph wordcount:job -p input=a.txt   without a manifest
       penstock graph --schema                       JSON schema of every field of a manifest""",

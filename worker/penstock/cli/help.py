@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from typing import Any
 
 import click
@@ -20,15 +21,23 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose docstring is printed as it is written, between usage and options.
+    """A command whose help is printed as it is written.
 
-    `usage` is what follows the command's name; `closing` is printed at the end.
+    `usage` is what follows the command's name, `examples` come next, `closing` at the end.
     """
 
-    def __init__(self, *args: Any, usage: str = "[OPTIONS]", closing: str = "", **kw: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        usage: str = "[OPTIONS]",
+        examples: str = "",
+        closing: str = "",
+        **kw: Any,
+    ) -> None:
         kw.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **kw)
         self.usage = usage
+        self.examples = examples
         self.closing = closing
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -38,6 +47,8 @@ class Command(click.Command):
     def page(self, path: str) -> str:
         """The page of this command, called by that path."""
         parts = [f"Usage: {path} {self.usage}"]
+        if self.examples:
+            parts.append(textwrap.indent(inspect.cleandoc(self.examples), "  "))
         if self.help:
             parts.append(inspect.cleandoc(self.help))
         options = [line for p in self.params for line in _option_lines(p)]

@@ -148,8 +148,12 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """Run one command line and give the exit code; errors are printed to stderr."""
     try:
-        answer = root.main(args, prog_name="penstock", standalone_mode=False)
+        # Not click's own main(): it ends the process by itself when a pipe is closed.
+        with root.make_context("penstock", list(args)) as context:
+            answer = root.invoke(context)
         return answer if isinstance(answer, int) else 0
+    except click.exceptions.Exit as e:
+        return e.exit_code
     except BrokenPipeError:
         raise
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001  the last door: all become a sentence

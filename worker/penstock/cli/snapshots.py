@@ -32,7 +32,7 @@ snapshots_command = Command(
     "snapshots",
     usage="[STORAGE] [OPTIONS]",
     callback=_run,
-    help="""\
+    examples="""\
       penstock snapshots                       in ./state, where penstock run puts them
       penstock snapshots s3://bucket/folder    of every job below that folder""",
     params=[

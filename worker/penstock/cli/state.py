@@ -93,7 +93,7 @@ state_command.add_command(
         usage="SNAPSHOT [OPTIONS]",
         short_help="Operators, their states, keys and bytes",
         callback=_ls,
-        help="""\
+        examples="""\
           penstock state ls savepoint-3f9a1c-07d2      a name in ./state, or its beginning
           penstock state ls s3://bucket/job/chk-12     a path or URL""",
         params=[click.Argument(["snapshot"]), storage_option(), output_option()],
@@ -105,7 +105,7 @@ state_command.add_command(
         usage="SNAPSHOT OPERATOR STATE KEY [OPTIONS]",
         short_help="The value of one key",
         callback=_get,
-        help="""\
+        examples="""\
           penstock state get chk-12 counts count '"the"'      KEY is JSON: a text is in quotes
           penstock state get chk-12 visits last '["eu", 7]'   a tuple or dataclass is an array""",
         params=[
@@ -124,7 +124,7 @@ state_command.add_command(
         usage="SNAPSHOT OPERATOR STATE [OPTIONS]",
         short_help="Every key and value, a line of JSON each",
         callback=_export,
-        help='  penstock state export chk-12 counts count > counts.jsonl    {"key": …, "value": …}',
+        examples='penstock state export chk-12 counts count > counts.jsonl    {"key": …, "value": …}',
         params=[
             click.Argument(["snapshot"]),
             click.Argument(["operator"]),
@@ -139,7 +139,7 @@ state_command.add_command(
         usage="OLD NEW [OPTIONS]",
         short_help="Keys that were added, removed, changed; states whose type did",
         callback=_diff,
-        help="  penstock state diff chk-11 chk-12",
+        examples="penstock state diff chk-11 chk-12",
         params=[
             click.Argument(["a"], metavar="OLD"),
             click.Argument(["b"], metavar="NEW"),
@@ -160,9 +160,9 @@ state_command.add_command(
     Command(
         "verify",
         usage="SNAPSHOT [OPTIONS]",
-        short_help="Is every file there, with its length and checksum? (exit code 4 when not)",
+        short_help="Is every file there and whole? (exit code 4: no)",
         callback=_verify,
-        help="  penstock state verify chk-12",
+        examples="penstock state verify chk-12",
         params=[click.Argument(["snapshot"]), storage_option(), output_option()],
     )
 )
