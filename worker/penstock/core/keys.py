@@ -13,7 +13,7 @@ import enum
 import math
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, get_args, get_type_hints
@@ -41,6 +41,11 @@ _ENUM = b"\x0b"
 _TUPLE = b"\x0c"
 _DATACLASS = b"\x0d"
 _END = b"\x00"
+_ESCAPED_END = b"\x00\x01"
+
+_HALF = 1 << 63
+_INT_64 = _INT + b"\x80"
+"""Before an integer of 64 bits."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = datetime(1970, 1, 1, 0, 0, 0, 1) - datetime(1970, 1, 1)  # noqa: DTZ001
@@ -91,14 +96,14 @@ def _type_name(kind: type) -> str:
 
 def _escaped(data: bytes) -> bytes:
     # 00 is written 00 FF and the end 00 01: nothing inside can look like the end, order is kept.
-    return data.replace(b"\x00", b"\x00\xff") + b"\x00\x01"
+    return data.replace(b"\x00", b"\x00\xff") + _ESCAPED_END
 
 
 def _int(key: object) -> bytes:
     assert isinstance(key, int)
     # Sign and length first, so that the encoding delimits itself and sorts like the number.
-    if -(1 << 63) <= key < (1 << 63):
-        return _INT + b"\x80" + (key + (1 << 63)).to_bytes(8, "big")
+    if -_HALF <= key < _HALF:
+        return _INT_64 + (key + _HALF).to_bytes(8, "big")
     size = (key.bit_length() + 7) // 8
     if size > 0x7FFF:
         raise _refused("…", "an integer of more than 32,767 bytes", "use its hash")
@@ -173,6 +178,22 @@ _ENCODERS: dict[type, Callable[[object], bytes]] = {
     uuid.UUID: lambda key: _UUID + key.bytes,  # type: ignore[attr-defined]
     tuple: _tuple,
 }
+
+
+def encode_keys(keys: Sequence[Any], kind: type) -> list[bytes]:
+    """The canonical bytes of many keys of exactly this type: `encode_key` of each, in less time.
+
+    Raises:
+        Rejected: one of them cannot be a key.
+    """
+    if kind is int and min(keys, default=0) >= -_HALF and max(keys, default=0) < _HALF:
+        return [_INT_64 + (key + _HALF).to_bytes(8, "big") for key in keys]
+    if kind is str and not any("\x00" in key for key in keys):
+        try:
+            return [_STR + key.encode() + _ESCAPED_END for key in keys]
+        except UnicodeEncodeError:
+            pass  # encode_key says which, in a sentence.
+    return [encode_key(key) for key in keys]
 
 
 def key_length(data: bytes, start: int = 0) -> int:

@@ -138,6 +138,7 @@ class Mailbox:
             )
         if task.has_finished and id(task) not in self._finished:
             self._finished.add(id(task))
+            self._send(frames.Heartbeat(self._attempt, 0, self.metrics()))
             self._send(frames.Finished(self._attempt, task.subtask))
 
     def _decline(self, task: Task, error: PenstockError) -> None:

@@ -382,6 +382,7 @@ class Supervisor:
             match frame:
                 case frames.Heartbeat(metrics=metrics):
                     child.metrics = metrics
+                    self._tell(frame)
                 case frames.Snapshotted():
                     self._snapshotted(frame)
                 case frames.Failed():

@@ -15,11 +15,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from penstock.core.errors import Rejected
 from penstock.core.keygroups import KeyGroupRange, key_group
-from penstock.core.keys import BY_OBJECT, decode_key, encode_key, key_length, rebuild_key
-from penstock.core.rows import group_width, row_prefix
+from penstock.core.keys import (
+    BY_OBJECT,
+    decode_key,
+    encode_key,
+    encode_keys,
+    key_length,
+    rebuild_key,
+)
+from penstock.core.rows import NO_NAMESPACE, group_width
 from penstock.state.backend import CopiedOut, KeyedBackend
 from penstock.state.cells import Cell, Changes, StateSpec, cell_class
 from penstock.state.serializers import ValueSerializer, serializer_for
@@ -50,6 +58,8 @@ class KeyedStates:
         self.groups = groups
         self._max_parallelism = max_parallelism
         self._width = group_width(max_parallelism)
+        # What the rows of a group begin with; a group of another subtask's raises KeyError.
+        self._prefixes = {g: g.to_bytes(self._width, "big") for g in groups}
         self._capacity = capacity
         self.classes: list[type[Cell]] = [cell_class(spec, backend) for spec in specs]
         self.cells: tuple[dict[Any, Any], ...] = tuple({} for _ in specs)
@@ -176,12 +186,10 @@ class KeyedStates:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _load(self, lookups: list[Any]) -> None:
-        rows = []
-        for lookup in lookups:
-            key = encode_key(lookup) if self._by_object else lookup
-            group = key_group(key, max_parallelism=self._max_parallelism)
-            assert group in self.groups, f"key group {group} is not of {self.groups}"
-            rows.append(row_prefix(group, key, width=self._width))
+        keys = encode_keys(lookups, type(lookups[0])) if self._by_object else lookups
+        # key_group() and row_prefix(), inlined: two calls for each key cost as much as all the rest.
+        groups, prefixes = self._max_parallelism, self._prefixes
+        rows = [prefixes[crc32(key) % groups] + key + NO_NAMESPACE for key in keys]
         for cls, table in zip(self.classes, self.cells, strict=True):
             make: Any = cls
             if cls.single_row:
