@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 from penstock.connectors.places import Stream
 from penstock.core.errors import Rejected
@@ -17,38 +18,29 @@ class Gunzipped:
         self._packed = packed
         self._skip = skip
         self._where = where
-        self._member = zlib.decompressobj(_GZIP)
         self._waiting = b""
+        """Packed bytes that were read, and not unpacked yet."""
         self._ended = False
-        self._begun = False
+        """Whether there are no more of them to read."""
+        self._member: Any = zlib.decompressobj(_GZIP)
 
     def read(self, size: int, /) -> bytes | None:
         """See Stream. Skipping is done a block per call, each answered with None."""
         while True:
-            if not self._waiting and not self._refill(size):
-                return None
-            if not self._waiting and not self._unpacks_more():
-                return b""
-            try:
-                block = self._member.decompress(self._waiting, size)
-            except zlib.error as e:
-                raise Rejected(
-                    f"the file is not gzip, or damaged: {e}",
-                    where=self._where,
-                    fix="replace the file; names that end in .gz are unpacked",
-                ) from e
-            self._begun = True
-            self._waiting = self._member.unconsumed_tail
-            if self._member.eof:
-                # Another member may follow; zeros after the last one are padding.
-                self._waiting = self._member.unused_data.lstrip(b"\0")
-                self._member = zlib.decompressobj(_GZIP)
-                self._begun = False
-            if self._skip:
-                skipped = min(self._skip, len(block))
+            if not self._waiting and not self._ended:
+                packed = self._packed.read(size)
+                if packed is None:
+                    return None
+                self._waiting, self._ended = packed, not packed
+            if self._member.eof and not self._next_member():
+                if self._ended:
+                    return b""
+                continue
+            block = self._unpack(size)
+            if skipped := min(self._skip, len(block)):
                 self._skip -= skipped
                 block = block[skipped:]
-                if not block and skipped:
+                if not block:
                     return None
             if block:
                 return block
@@ -57,24 +49,30 @@ class Gunzipped:
         """See Stream."""
         self._packed.close()
 
-    def _refill(self, size: int) -> bool:
-        if self._ended:
-            return True
-        packed = self._packed.read(size)
-        if packed is None:
-            return False
-        self._waiting = packed if self._begun else packed.lstrip(b"\0")
-        self._ended = not packed
-        return True
+    def _next_member(self) -> bool:
+        """Whether another member begins in what waits; zeros between members are padding."""
+        self._waiting = self._waiting.lstrip(b"\0")
+        if self._waiting:
+            self._member = zlib.decompressobj(_GZIP)
+        return bool(self._waiting)
 
-    def _unpacks_more(self) -> bool:
-        """At the end of what is packed, or between two reads of it."""
-        if not self._ended:
-            return True
-        if self._begun:
+    def _unpack(self, size: int) -> bytes:
+        try:
+            block: bytes = self._member.decompress(self._waiting, size)
+        except zlib.error as e:
             raise Rejected(
-                "the gzip file ends in the middle",
+                f"the file is not gzip, or damaged: {e}",
                 where=self._where,
-                fix="replace the file by a whole one",
-            )
-        return False
+                fix="replace the file; names that end in .gz are unpacked",
+            ) from e
+        if self._member.eof:
+            self._waiting = self._member.unused_data
+        else:
+            self._waiting = self._member.unconsumed_tail
+            if self._ended and not block:
+                raise Rejected(
+                    "the gzip file ends in the middle",
+                    where=self._where,
+                    fix="replace the file by a whole one",
+                )
+        return block

@@ -14,12 +14,20 @@ _AHEAD = 2
 """Fetches under way or waiting; each holds up to `_FETCH_BYTES` in memory."""
 
 _PATTERN = re.compile(r"[*?\[]")
+_VISIBLE = r"(?!(?<![^/])\.)"
+"""As in a shell, no pattern matches a dot that begins a name."""
+_MEANING = {
+    "**/": rf"(?:{_VISIBLE}[^/]+/)*",
+    "**": rf"(?:{_VISIBLE}[^/]+/)*{_VISIBLE}[^/]*",
+    "*": rf"{_VISIBLE}[^/]*",
+    "?": rf"{_VISIBLE}[^/]",
+}
 
 
 class S3Files:
     """The objects that `s3://bucket/pattern` matches.
 
-    `*` and `?` stop at a slash, `**/` does not. A key without a pattern is that object, or, as in a
+    `*` and `?` stop at a slash, `**` does not, and none matches a name that begins with a dot. A key without a pattern is that object, or, as in a
     folder, all below it but those with a part that begins with a dot or an underscore.
     """
 
@@ -87,11 +95,9 @@ class _Fetched:
 def pattern_of_keys(pattern: str) -> str:
     """A regular expression for what a pattern of keys matches."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
-    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(
-        part.replace("[!", "[^", 1)
-        if part.startswith("[")
-        else meaning.get(part) or re.escape(part)
+        _MEANING.get(part)
+        or (_VISIBLE + part.replace("[!", "[^") if part.startswith("[") else re.escape(part))
         for part in parts
     )
 
