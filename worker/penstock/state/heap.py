@@ -51,7 +51,8 @@ class HeapBackend:
         """The values of rows, in their order; None where there is none."""
         width, groups = self._width, self._tables[table]
         return [
-            groups[row[:width]].rows.get(row) if row[:width] in groups else None for row in rows
+            None if (group := groups.get(row[:width])) is None else group.rows.get(row)
+            for row in rows
         ]
 
     def write(self, table: str, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
