@@ -23,7 +23,7 @@ from penstock.core.ids import ChannelId, JobId
 from penstock.network import frames
 from penstock.network.control import ControlSocket
 from penstock.network.memory import MemoryChannel
-from penstock.network.poller import Poller
+from penstock.network.poller import Polled, Poller
 from penstock.network.port import Input, Output
 from penstock.runtime.assembly import Assembly, Surroundings
 from penstock.runtime.clock import Clock
@@ -157,7 +157,7 @@ class Child:
                         helper=ThreadPoolExecutor(1, thread_name_prefix="helper"),
                         committed=plan.committed,
                     )
-            poller.poll(1.0)
+            _check(poller.poll(1.0))
 
     def _serve(self, mailbox: Mailbox, poller: Poller) -> None:
         collected_s = time.monotonic()
@@ -178,9 +178,7 @@ class Child:
                     self._control.flush()
                     for frame in self._frames():
                         mailbox.deliver(frame)
-                if polled.lost:
-                    lost = polled.lost[0]
-                    raise PenstockError(f"channel {lost.channel} broke: {lost.reason}")
+                _check(polled)
         finally:
             mailbox.close()
 
@@ -211,6 +209,11 @@ class Child:
                 fatal=isinstance(error, Rejected | Corrupt) and not is_users and not is_running,
             )
         )
+
+
+def _check(polled: Polled) -> None:
+    for lost in polled.lost:
+        raise PenstockError(f"channel {lost.channel} broke: {lost.reason}")
 
 
 def main() -> None:
