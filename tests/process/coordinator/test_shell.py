@@ -1,6 +1,7 @@
 """The coordinator's process against a worker that speaks the real frames over real sockets."""
 
 import json
+import signal
 
 import pytest
 
@@ -194,17 +195,20 @@ def test_a_log_of_another_owner_is_left_alone(coordinator, worker, wait):
     assert coordinator.newest_entry() == before
 
 
-def test_two_coordinators_at_once_the_one_that_loses_the_number_stands_down(
-    coordinator, worker, wait, job_folder
+def test_a_paused_coordinator_that_was_overtaken_stands_down_when_it_wakes(
+    coordinator, worker, wait
 ):
     coordinator.order_start()
     wait(lambda: completed(coordinator) >= 1, "a checkpoint")
-    first = coordinator.process
+    paused = coordinator.process
+    paused.send_signal(signal.SIGSTOP)
     coordinator.start()
     worker.moved_to(coordinator.port)
     worker._socket.close()
-    assert first.wait(20) == 5
-    wait(lambda: coordinator.status()["phase"] == "Running", "the second one runs")
+    wait(lambda: coordinator.status()["attempt"] == 2, "the second one's attempt")
+    paused.send_signal(signal.SIGCONT)
+    assert paused.wait(20) == 5
+    assert coordinator.wait_for_phase("Running")["attempt"] == 2
 
 
 # ── snapshots as they lie there ─────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from penstock.checkpoint import events
 from penstock.checkpoint.restore import RestoreFrom
 from penstock.core import paths
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, Rejected
 from penstock.core.ids import OperatorId
 from penstock.core.log import EndKind
 from penstock.runtime import snapshot_files
@@ -109,6 +109,9 @@ class OrderDesk:
         if event is None:
             return RequestStatus(request_id=request_id, kind=kind, phase=RequestPhase.DONE)
         answer = await self._shell.order(event)
+        if not answer.ok and "fix" in answer.detail:
+            detail = answer.detail
+            raise Rejected(detail["error"], where=detail.get("where"), fix=detail["fix"])
         path = self._path(order, answer.detail) if answer.ok else None
         return RequestStatus(
             request_id=request_id,

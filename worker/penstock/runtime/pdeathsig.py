@@ -1,7 +1,8 @@
 """Dying with one's parent: what a process started by `penstock run` does first.
 
-Two ways, since neither is enough: the kernel's parent-death signal (Linux only; it follows the
-thread that forked), and a pipe whose other end only the parent holds.
+No one way is enough. The kernel's parent-death signal is Linux's alone and follows the thread that
+forked; a pipe whose other end only the parent holds must be passed on; a look at the parent's id
+comes late. A process of the parent's takes the first two, what it starts itself the third.
 """
 
 from __future__ import annotations
@@ -11,28 +12,46 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 PARENT_PIPE_VARIABLE = "PENSTOCK_PARENT_PIPE"
-"""Environment variable with the number of an inherited pipe's reading end."""
+"""Environment variable: the number of an inherited pipe's reading end, or `none` further down."""
 
+_NO_PIPE = "none"
 _PR_SET_PDEATHSIG = 1
+_LOOK_EVERY_S = 0.5
 
 
 def die_with_parent() -> None:
-    """End this process by SIGKILL once its parent is gone; no effect where nobody passed a pipe."""
-    descriptor = os.environ.get(PARENT_PIPE_VARIABLE)
-    if not descriptor:
+    """End this process by SIGKILL once its parent is gone; no effect outside `penstock run`."""
+    pipe = os.environ.get(PARENT_PIPE_VARIABLE)
+    if not pipe:
         return
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    threading.Thread(
-        target=_kill_at_end_of, args=(int(descriptor),), name="parent-pipe", daemon=True
-    ).start()
-
-
-def _kill_at_end_of(descriptor: int) -> None:
+    os.environ[PARENT_PIPE_VARIABLE] = _NO_PIPE
+    if pipe == _NO_PIPE:
+        _watch(_wait_for_another_parent, os.getppid())
+        return
+    descriptor = int(pipe)
     os.set_inheritable(descriptor, False)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _watch(_wait_for_the_end_of, descriptor)
+
+
+def _watch(wait: Callable[[int], None], argument: int) -> None:
+    def kill_afterwards() -> None:
+        wait(argument)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill_afterwards, name="parent-watch", daemon=True).start()
+
+
+def _wait_for_the_end_of(descriptor: int) -> None:
     while os.read(descriptor, 1):
         pass
-    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_another_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,448 @@
+"""`penstock run`: a job's coordinator and workers as processes on this machine.
+
+This process plays the kubelet: it starts them, starts again whichever dies, and ends them all when
+the job's log has ended. It decides nothing about the job; what it wants it orders over REST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
+from penstock.runtime.local_processes import LocalProcesses, environment
+from penstock.runtime.registry import Registration, RunningJob, register
+from penstock.spec.orders import (
+    CancelOrder,
+    JobPhase,
+    JobStatus,
+    Order,
+    RequestPhase,
+    RequestStatus,
+    StartOrder,
+    StopOrder,
+)
+from penstock.spec.parts.snapshots import Restore
+from penstock.spec.streamjob import StreamJob
+
+COORDINATOR = "coordinator"
+REST_PORT = 8081
+STATE_FOLDER = "state"
+
+_HOST = "127.0.0.1"
+_PORTS_TRIED = 100
+_POLL_S = 0.1
+_READY_POLL_S = 0.02
+_ORDER_WAIT_S = 5
+_CANCEL_PATIENCE_S = 10.0
+_FINAL_CODES = {2, 4, 5}
+"""Exit codes that another start would only repeat: Rejected, Corrupt, stood down."""
+_ERRORS: dict[int, type[PenstockError]] = {3: Retryable, 4: Corrupt}
+
+
+class EndedAs(StrEnum):
+    """How a run on this machine ended."""
+
+    FINISHED = "finished"
+    ALREADY_FINISHED = "already finished"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+_OF_PHASE = {
+    JobPhase.FINISHED: EndedAs.FINISHED,
+    JobPhase.STOPPED: EndedAs.STOPPED,
+    JobPhase.CANCELLED: EndedAs.CANCELLED,
+    JobPhase.FAILED: EndedAs.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRunConfig:
+    """What to run. `manifest` is the effective one, with parameters, parallelism and storage of the
+    command line applied; storage left out becomes `state/…` below `folder`, the manifest's.
+
+    `source` is the manifest as the person named it. `rest_port` None is 8081, or the next free one.
+    `stderr` takes the processes' log, by default this one's; `log` is `plain` or `json`.
+    """
+
+    manifest: StreamJob
+    folder: Path
+    source: str
+    restore: str | None = None
+    rest_port: int | None = None
+    log: str = "plain"
+    stderr: IO[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the run ended. `goes_on_from` is the folder of the snapshot that the next run starts from,
+    `savepoint` that of a stop's, `ended_ago_ms` is for a job that had finished already."""
+
+    ended: EndedAs
+    status: JobStatus
+    elapsed_ms: int
+    goes_on_from: str | None = None
+    savepoint: str | None = None
+    ended_ago_ms: int | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one call of `LocalRun.run`."""
+
+    processes: LocalProcesses
+    ports_file: Path
+    port: int
+    rest_port: int
+    token: str
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    started_s: float = field(default_factory=time.monotonic)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    broken: PenstockError | None = None
+    savepoint: str | None = None
+    status: JobStatus | None = None
+
+
+class LocalRun:
+    """One run of one job on this machine."""
+
+    def __init__(self, config: LocalRunConfig) -> None:
+        self._config = config
+        self.manifest = with_local_storage(config.manifest)
+        self.job = self.manifest.job_id()
+        self.folder = config.folder.absolute()
+        self.workdir = self.folder / STATE_FOLDER / "local" / self.job
+        self._run: _Run | None = None
+        self._begun = asyncio.Event()
+
+    @property
+    def url(self) -> str | None:
+        """The coordinator's REST and page; None before `run`."""
+        return None if self._run is None else f"http://localhost:{self._run.rest_port}"
+
+    async def run(self, on_status: Callable[[JobStatus], None] | None = None) -> Outcome:
+        """Run the job to its end. `on_status` is called about ten times a second.
+
+        Raises:
+            Rejected: it runs here already, or cannot be started, in a sentence that says what to do.
+            Corrupt: what it should go on from is damaged.
+        """
+        storage = self.manifest.spec.checkpoints.storage or ""
+        with register(self.job, f"{self.folder}:{storage}") as registration:
+            self._run = run = self._begin()
+            self._begun.set()
+            try:
+                await self._start_processes(run)
+                await self._wait_until_ready(run)
+                self._publish(registration, run)
+                return await self._lead(run, on_status or (lambda _: None))
+            finally:
+                await run.processes.end()
+
+    async def stop_with_savepoint(self, *, drain: bool = False) -> RequestStatus:
+        """Stop the job; `run` then returns. What became of the request.
+
+        Raises:
+            Rejected: it was refused; the job runs on.
+        """
+        run = await self._running()
+        order = StopOrder(request_id=f"stop-{run.id}", drain=drain)
+        answer = await self._order(run, "stop", order)
+        if answer.phase is RequestPhase.FAILED:
+            raise Rejected(
+                f"the job was not stopped: {answer.error}",
+                where=self.url,
+                fix="it runs on; try again, or cancel it",
+            )
+        run.savepoint = answer.path
+        return answer
+
+    async def cancel(self) -> None:
+        """End the job without a savepoint, at the latest after ten seconds; `run` then returns."""
+        run = self._run
+        if run is None:
+            return
+        order = CancelOrder(request_id=f"cancel-{run.id}")
+        try:
+            await asyncio.wait_for(self._cancel(run, order), _CANCEL_PATIENCE_S)
+        except (PenstockError, TimeoutError):
+            # Without an answer the processes end all the same; the log then says that the job runs.
+            pass
+        finally:
+            run.cancelled.set()
+
+    # ── the life of a run ───────────────────────────────────────────────────────────────────────
+
+    def _begin(self) -> _Run:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        ports_file = self.workdir / "ports.json"
+        ports_file.unlink(missing_ok=True)
+        (self.workdir / "manifest.json").write_text(json.dumps(self.manifest.document()))
+        token = secrets.token_urlsafe(24)
+
+        def gave_up(name: str, code: int) -> None:
+            run.broken = _error_in(ports_file) if name == COORDINATOR else None
+            run.broken = run.broken or Rejected(
+                f"{name} ended with exit code {code}",
+                where=str(self.workdir),
+                fix="its last lines say why",
+            )
+
+        run = _Run(
+            processes=LocalProcesses(
+                self.folder,
+                environment(token, self.folder),
+                is_final=lambda _, code: code in _FINAL_CODES,
+                gave_up=gave_up,
+                stderr=self._config.stderr,
+            ),
+            ports_file=ports_file,
+            port=_free_port(0),
+            rest_port=_free_port(self._config.rest_port),
+            token=token,
+        )
+        return run
+
+    async def _start_processes(self, run: _Run) -> None:
+        manifest = ("--manifest", str(self.workdir / "manifest.json"))
+        workers = (
+            run.processes.keep(
+                f"worker {i}",
+                "penstock.runtime.supervisor",
+                *("--worker", str(i)),
+                *("--coordinator", f"{_HOST}:{run.port}"),
+                *manifest,
+                *("--workdir", str(self.workdir / f"worker-{i}")),
+            )
+            for i in range(self.manifest.spec.parallelism)
+        )
+        await run.processes.keep(
+            COORDINATOR,
+            "penstock.runtime.coordinator",
+            *manifest,
+            *("--port", str(run.port)),
+            *("--rest-port", str(run.rest_port)),
+            *("--ports-file", str(run.ports_file)),
+            *("--revision", self._revision(run)),
+            *("--log", self._config.log),
+        )
+        for worker in workers:
+            await worker
+
+    def _revision(self, run: _Run) -> str:
+        """Another one for each run: a coordinator goes on by itself only within the same run, and
+        at its beginning waits to be told what to restore."""
+        return f"local-{run.id}"
+
+    async def _wait_until_ready(self, run: _Run) -> None:
+        while not run.ports_file.exists():
+            if run.broken is not None:
+                raise run.broken
+            if run.cancelled.is_set():
+                return
+            await asyncio.sleep(_READY_POLL_S)
+        if error := _error_in(run.ports_file):
+            raise error
+
+    def _publish(self, registration: Registration, run: _Run) -> None:
+        registration.publish(
+            RunningJob(
+                name=self.manifest.metadata.name,
+                pid=os.getpid(),
+                url=f"http://localhost:{run.rest_port}",
+                token=run.token,
+                storage=self.manifest.spec.checkpoints.storage or "",
+                manifest=self._config.source,
+                started_ms=time.time_ns() // 1_000_000,
+            )
+        )
+
+    async def _lead(self, run: _Run, on_status: Callable[[JobStatus], None]) -> Outcome:
+        before = await self._status(run)
+        started = asyncio.create_task(self._start(run, before))
+        try:
+            while not run.cancelled.is_set():
+                if run.broken is not None:
+                    raise run.broken
+                if started.done():
+                    started.result()
+                status = run.status = await self._status(run)
+                on_status(status)
+                if started.done() and status.phase.is_end:
+                    break
+                await asyncio.sleep(_POLL_S)
+        finally:
+            started.cancel()
+        status = run.status or before
+        if run.cancelled.is_set() and not status.phase.is_end:
+            return await self._outcome(run, status, EndedAs.CANCELLED)
+        if status.log_seq == before.log_seq:
+            return await self._outcome(run, status, EndedAs.ALREADY_FINISHED)
+        return await self._outcome(run, status, _OF_PHASE[status.phase])
+
+    async def _start(self, run: _Run, before: JobStatus) -> None:
+        spec = self.manifest.spec
+        restore = spec.restore
+        if self._config.restore is not None:
+            restore = Restore.model_validate(
+                {**restore.model_dump(by_alias=True, mode="json"), "from": self._config.restore}
+            )
+        order = StartOrder(
+            request_id=f"start-{run.id}",
+            after=before.log_seq,
+            revision=self._revision(run),
+            parallelism=spec.parallelism,
+            max_parallelism=spec.max_parallelism,
+            restore=restore,
+        )
+        answer = await self._order(run, "start", order)
+        if answer.phase is RequestPhase.FAILED:
+            raise Rejected(answer.error or "the start was refused", where=self.url)
+        run.ready.set()
+
+    async def _outcome(self, run: _Run, status: JobStatus, ended: EndedAs) -> Outcome:
+        goes_on_from, ended_at_ms = await asyncio.to_thread(self._end_in_the_log)
+        now_ms = time.time_ns() // 1_000_000
+        return Outcome(
+            ended=ended,
+            status=status,
+            elapsed_ms=int((time.monotonic() - run.started_s) * 1000),
+            goes_on_from=goes_on_from,
+            savepoint=run.savepoint,
+            ended_ago_ms=None if ended_at_ms is None else max(0, now_ms - ended_at_ms),
+        )
+
+    def _end_in_the_log(self) -> tuple[str | None, int | None]:
+        """What the newest entry goes on from, and when it was written if it is an end."""
+        from penstock.checkpoint.log import recovery_point
+        from penstock.runtime.coordinator_config import storage_urls
+        from penstock.runtime.job_storage import JobStorage, is_url
+        from penstock.runtime.snapshot_files import read_newest_entry
+        from penstock.storage.location import open_store
+
+        checkpoints, savepoints = (
+            open_store(url, base=self.folder) for url in storage_urls(self.manifest)
+        )
+        entry = read_newest_entry(JobStorage(self.job, checkpoints, savepoints, self.folder))
+        if entry is None:
+            return None, None
+        point = recovery_point(entry)
+        folder = None
+        if point is not None:
+            url = point.path if is_url(point.path) else f"{checkpoints.url}/{point.path}"
+            folder = url.rpartition("/")[0]
+        return folder, entry.at_ms if entry.end is not None else None
+
+    # ── the coordinator's REST ──────────────────────────────────────────────────────────────────
+
+    async def _running(self) -> _Run:
+        await self._begun.wait()
+        assert self._run is not None, "begun"
+        await self._run.ready.wait()
+        return self._run
+
+    async def _cancel(self, run: _Run, order: CancelOrder) -> None:
+        if run.ready.is_set():
+            await self._order(run, "cancel", order)
+
+    async def _status(self, run: _Run) -> JobStatus:
+        return JobStatus.model_validate(await self._call(run, "GET", "status"))
+
+    async def _order(self, run: _Run, path: str, order: Order) -> RequestStatus:
+        """What became of an order; asked again under its id until it is known."""
+        body = order.model_dump_json().encode()
+        while True:
+            found = await self._call(run, "POST", f"{path}?wait={_ORDER_WAIT_S}", body)
+            answer = RequestStatus.model_validate(found)
+            if answer.phase is not RequestPhase.RUNNING:
+                return answer
+
+    async def _call(self, run: _Run, method: str, path: str, body: bytes | None = None) -> Any:
+        """The answer of the coordinator, or of the next one when this one dies.
+
+        Raises:
+            PenstockError: it refused, or none will come.
+        """
+        while True:
+            try:
+                return await asyncio.to_thread(_call, run, method, path, body)
+            except (OSError, http.client.HTTPException):
+                if run.broken is not None:
+                    raise run.broken from None
+            await asyncio.sleep(_POLL_S)
+
+
+def with_local_storage(manifest: StreamJob) -> StreamJob:
+    """The manifest with checkpoints and savepoints in `state/` where it names no storage."""
+    document = manifest.document()
+    spec = document["spec"]
+    checkpoints = spec.setdefault("checkpoints", {})
+    savepoints = spec.setdefault("savepoints", {})
+    if checkpoints.get("storage") is None:
+        checkpoints["storage"] = f"{STATE_FOLDER}/checkpoints"
+        savepoints.setdefault("storage", f"{STATE_FOLDER}/savepoints")
+    return StreamJob.model_validate(document)
+
+
+def _call(run: _Run, method: str, path: str, body: bytes | None) -> Any:
+    connection = http.client.HTTPConnection(_HOST, run.rest_port, timeout=_ORDER_WAIT_S + 10)
+    try:
+        headers = {"Authorization": f"Bearer {run.token}"}
+        connection.request(method, f"/penstock/v1/{path}", body, headers)
+        answer = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    if isinstance(answer.get("error"), dict):
+        raise _told(answer["error"])
+    return answer
+
+
+def _error_in(ports_file: Path) -> PenstockError | None:
+    """Why the coordinator ended, if it said so."""
+    try:
+        error = json.loads(ports_file.read_text()).get("error")
+    except FileNotFoundError:
+        return None
+    return None if error is None else _told(error)
+
+
+def _told(error: dict[str, Any]) -> PenstockError:
+    kind = _ERRORS.get(error["exitCode"], Rejected)
+    return kind(error["what"], where=error["where"], fix=error["fix"])
+
+
+def _free_port(wanted: int | None) -> int:
+    """The port, if it is free; any for 0; for None 8081 or the next free one.
+
+    Raises:
+        Rejected: it is taken.
+    """
+    candidates = range(REST_PORT, REST_PORT + _PORTS_TRIED) if wanted is None else (wanted,)
+    for port in candidates:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            bound: int = probe.getsockname()[1]
+            return bound
+    raise Rejected(
+        "no port is free" if wanted is None else f"port {wanted} is taken",
+        where="--port",
+        fix="choose another one, or leave it out for the next free one",
+    )
