@@ -1,6 +1,9 @@
 """Keyed state in bytes: stored streams and databases stay readable, streams stay the same."""
 
+import re
 import shutil
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from penstock.core.rows import PLAIN, group_width, list_index, row_prefix
 from penstock.state.backend import LocalPart
 from penstock.state.heap import open_heap
 from penstock.state.rocks import open_rocks
+from penstock.state.serializers import serializer_for
 
 FOLDER = Path(__file__).parent / "state"
 WHOLE = KeyGroupRange(0, 4)
@@ -20,6 +24,12 @@ OFFSETS = {
     4: (36, 106, 176, 336),
     200: (36, 109, 182, 348),
 }
+
+
+@dataclass
+class Place:
+    name: str
+    stars: int
 
 
 def rows(max_parallelism):
@@ -76,3 +86,44 @@ def test_a_stored_database_is_read(tmp_path, factory):
     backend.restore([LocalPart(KeyedFormat.ROCKSDB, WHOLE, WHOLE, tmp_path / "stored")])
     assert everything(backend, 4) == rows(4)
     backend.close()
+
+
+def test_the_documented_example_is_what_is_written(tmp_path):
+    backend = open_heap(tmp_path, groups=KeyGroupRange(0, 2), max_parallelism=4, options={})
+    backend.open_table("counts")
+    backend.write("counts", [(row_prefix(0, encode_key("d"), width=1), PLAIN + b"\x05")])
+    copy = backend.copy_out(tmp_path / "stream")
+    page = (Path(__file__).parents[2] / "docs/reference/canonical-stream.md").read_text()
+    example = page.split("## Example")[1].split("```")[1]
+    documented = "".join(
+        re.match(r"\s*((?:[0-9A-F]{2} {1,2})*(?:[0-9A-F]{2})?)(?:\s|$)", line)[1]
+        for line in example.splitlines()
+    )
+    assert copy.path.read_bytes() == bytes.fromhex(documented)
+    assert copy.offsets == (22, 43)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "stored"),
+    [
+        (int, 5, "05"),
+        (int, -(2**63), "d3 8000000000000000"),
+        (int, 2**64, "c1 c7 09 01 010000000000000000"),
+        (int, -(2**64), "c1 c7 09 01 ff0000000000000000"),
+        (float, 1.5, "cb 3ff8000000000000"),
+        (str, "größe", "a7 6772c3b6c39f65"),
+        (bytes, b"\x00", "c4 01 00"),
+        (datetime, datetime(2026, 1, 1, tzinfo=UTC), "d6 ff 6955b900"),
+        (date, date(2026, 1, 1), "aa 323032362d30312d3031"),
+        (timedelta, timedelta(seconds=1), "a4 50543153"),
+        (tuple[int, str], (1, "a"), "92 01 a161"),
+        (frozenset[str], frozenset({"b", "a"}), "92 a161 a162"),
+        (dict[int, str], {1: "a"}, "81 01 a161"),
+        (dict[int, str], {2**64: "a"}, "c1 d8 02 91 92 c7 09 01 010000000000000000 a161"),
+        (Place, Place("a", 1), "82 a4 6e616d65 a161 a5 7374617273 01"),
+    ],
+)
+def test_values_are_the_same_to_the_byte(type_, value, stored):
+    serializer = serializer_for(type_)
+    assert serializer.encode(value).hex() == stored.replace(" ", "")
+    assert serializer.decode(bytes.fromhex(stored)) == value
