@@ -71,8 +71,9 @@ class SinkStage(Stage):
 
     def snapshot(self, checkpoint: int) -> dict[str, tuple[bytes, ...]]:
         """Prepare what was written, and remember it with what is still to be committed."""
-        self.pending.extend((checkpoint, t) for t in self.writer.prepare(checkpoint))
-        return {SINK_PENDING: tuple(_stored_form(n, t) for n, t in self.pending)}
+        self.pending += [(checkpoint, t) for t in self.writer.prepare(checkpoint)]
+        # A copy: a commit on the helper's thread takes items out meanwhile, and none may be missed.
+        return {SINK_PENDING: tuple(_stored_form(n, t) for n, t in list(self.pending))}
 
     def commit(self, checkpoint: int) -> None:
         """Commit everything prepared up to a checkpoint; may run on another thread.
