@@ -51,7 +51,7 @@ class Environment:
                 fix="give one of penstock.sources, or a subclass of sources.Source",
             )
         if parallelism is None:
-            parallelism = getattr(source, "parallelism", None)
+            parallelism = source.default_parallelism
         node = self._add(
             "source",
             source,
