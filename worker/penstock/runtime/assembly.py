@@ -6,8 +6,6 @@ from; `wire` joins them with each other and with the channels, once the others' 
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +20,6 @@ from penstock.core.chains import (
     is_chained,
     operator_parallelism,
 )
-from penstock.core.descriptors import KEYED_KINDS
 from penstock.core.errors import Rejected
 from penstock.core.graph import Edge, JobGraph, first_difference
 from penstock.core.graph import Exchange as ExchangeKind
@@ -31,13 +28,13 @@ from penstock.core.ids import AttemptNumber, ChannelId, JobId, OperatorId, Subta
 from penstock.core.keygroups import KeyGroupRange, owned_range
 from penstock.core.snapshots import OperatorRestore
 from penstock.dataflow.connector import Sink, SinkContext, Source, SourceContext
-from penstock.dataflow.functions import Context, RestoreContext
 from penstock.dataflow.nodes import Node
 from penstock.network.frames import Prepare
 from penstock.network.port import Input, Output
 from penstock.runtime.backends import cached_keys_max, open_backend
 from penstock.runtime.endpoints import SinkStage, SourceStage
 from penstock.runtime.exchange import ByKey, Exchange, InTurns, Straight
+from penstock.runtime.functions import begin_function, keyed_specs
 from penstock.runtime.program import Program
 from penstock.runtime.stages import STATELESS, Down, KeyedStage, ProcessStage, Stage, fan
 from penstock.runtime.task import Task, Wiring
@@ -159,35 +156,18 @@ class Assembly:
     def _function_stage(
         self, part: _Part, node: Node, restore: OperatorRestore | None
     ) -> ProcessStage:
-        # Each subtask has its own: cells and side outputs are put into the instance's __dict__.
-        function = copy.copy(node.runs)
-        context: Context[Any] = Context(
-            function,
+        begun = begin_function(
+            node,
             subtask=part.subtask.index,
             parallelism=part.chain.parallelism,
             now_ms=self._around.now_ms,
-            log=logging.getLogger(f"penstock.job.{node.id}"),
+            stored=None if restore is None else restore.lists,
         )
-        part.lists[node.id] = lists = {
-            name: OperatorList(
-                name, state.serializer, () if restore is None else restore.lists.get(name, ())
-            )
-            for name, state in node.states().items()
-            if state.kind not in KEYED_KINDS
-        }
-        function.__dict__.update(lists)
-        initialize = getattr(function, "initialize_state", None)
-        if initialize is not None:
-            restoring = RestoreContext.beside(context)
-            restoring.is_restored = restore is not None
-            initialize(restoring)
-        opening = getattr(function, "open", None)
-        if opening is not None:
-            opening(context)
+        part.lists[node.id] = begun.lists
         if node.key is None:
-            return ProcessStage(node, function, context)
+            return ProcessStage(node, begun.function, begun.context)
         states = self._keyed_states(part, node, restore)
-        return KeyedStage(node, function, context, states)
+        return KeyedStage(node, begun.function, begun.context, states)
 
     def _keyed_states(
         self, part: _Part, node: Node, restore: OperatorRestore | None
@@ -207,7 +187,7 @@ class Assembly:
             backend.restore(self._local_parts(node.id, part.subtask.index, restore, groups))
         return KeyedStates(
             backend,
-            [state.spec() for state in node.states().values() if state.kind in KEYED_KINDS],
+            keyed_specs(node),
             groups=groups,
             max_parallelism=plan.max_parallelism,
             capacity=cached_keys_max(spec),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import length_hint
 from typing import Any
 
 from penstock.core.keygroups import key_group, subtask_of
@@ -112,8 +113,8 @@ class ByKey(Exchange):
         try:
             keys = list(map(self._key, it))
         except Exception as e:
-            failed = len(values) - it.__length_hint__() - 1  # type: ignore[attr-defined]
-            raise UserError(self._node, record=values[failed]) from e
+            failed = len(values) - length_hint(it) - 1
+            raise UserError(self._node, record=values[failed], index=failed) from e
         if len(self.outputs) == 1:
             self._give_keyed(0, keys, values)
             return

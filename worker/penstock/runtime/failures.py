@@ -12,20 +12,32 @@ from penstock.core.errors import PenstockError
 from penstock.dataflow.nodes import Node
 from penstock.spec.tracebacks import author_lines, raised
 
+NOTHING: Any = object()
+"""No record, or no key: the author's own may be None."""
+
 _SHOWN_MAX = 80
 
 
 class UserError(Exception):
-    """The author's code raised while an operator handled a record; the cause is attached."""
+    """The author's code raised while an operator was at work; the cause is attached.
+
+    `record` and `key` are what it was handling, if anything; `index` is the record's place in the
+    batch that the operator was given, when that is known.
+    """
 
     def __init__(
-        self, node: Node, *, record: object = None, key: object = None, has_key: bool = False
+        self,
+        node: Node,
+        *,
+        record: object = NOTHING,
+        key: object = NOTHING,
+        index: int | None = None,
     ) -> None:
         super().__init__(node.shown)
         self.node = node
         self.record = record
         self.key = key
-        self.has_key = has_key
+        self.index = index
         self.position: str | None = None
         """Where the record came from, when a source is chained before the operator."""
 
@@ -61,8 +73,8 @@ def failure_of(error: BaseException, folder: Path, subtask: int | None = None) -
             what=what,
             operator=node.shown,
             subtask=subtask,
-            key=shown(error.key) if error.has_key else None,
-            record=shown(error.record),
+            key=None if error.key is NOTHING else shown(error.key),
+            record=None if error.record is NOTHING else shown(error.record),
             position=error.position,
             lines=author_lines(cause, folder),
             fix=cause.fix if isinstance(cause, PenstockError) else None,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from operator import length_hint
 from typing import Any
 
 from penstock.core.errors import Rejected
+from penstock.dataflow.builtin import KeyedFold
 from penstock.dataflow.nodes import Node
 from penstock.network.frames import OperatorMetrics
-from penstock.runtime.failures import UserError, locals_of
+from penstock.runtime.failures import NOTHING, UserError, locals_of
 from penstock.runtime.loops import check_value, keyed_loop
 from penstock.state.keyed import KeyedStates
 
@@ -41,8 +43,6 @@ class Stage:
         self.down: Down = _nowhere
         self.records_in = 0
         self.records_out = 0
-        self.failed_at = 0
-        """Which record of its batch the author's function raised on."""
         self._first = True
 
     def __call__(self, values: Sequence[Any]) -> None:
@@ -52,9 +52,8 @@ class Stage:
         try:
             out = self.results(it, values)
         except Exception as e:
-            left = it.__length_hint__()  # type: ignore[attr-defined]
-            self.failed_at = max(len(values) - left - 1, 0)
-            raise UserError(self.node, record=values[self.failed_at]) from e
+            failed = max(len(values) - length_hint(it) - 1, 0)
+            raise UserError(self.node, record=values[failed], index=failed) from e
         self._emit(out)
 
     def results(self, it: Iterable[Any], values: Sequence[Any]) -> list[Any]:
@@ -125,7 +124,7 @@ class OfTypeStage(Stage):
     def results(self, it: Iterable[Any], values: Sequence[Any]) -> list[Any]:
         """See Stage."""
         cls = self.node.runs
-        return [value for value in values if isinstance(value, cls)]
+        return [value for value in it if isinstance(value, cls)]
 
 
 class MapBatchesStage(_FunctionStage):
@@ -215,7 +214,9 @@ class KeyedStage(ProcessStage):
             by_object: keyed_loop(specs, by_object=by_object) for by_object in (True, False)
         }
         self._classes = [spec.serializer.exact_class for spec in specs]
-        self._in_batches = getattr(function, "process_batch", None) if len(specs) == 1 else None
+        self._in_batches = (
+            getattr(function, "process_batch", None) if isinstance(function, KeyedFold) else None
+        )
 
     def handle(self, keys: Sequence[Any], values: Sequence[Any]) -> None:
         """Handle a batch of records with their keys."""
@@ -235,9 +236,8 @@ class KeyedStage(ProcessStage):
                 loop(*args, self.states.cells, self._classes, check_value)
             except Exception as e:
                 at = locals_of(e, loop)
-                raise UserError(
-                    self.node, record=at.get("record"), key=at.get("key"), has_key="key" in at
-                ) from e
+                record, key = at.get("record", NOTHING), at.get("key", NOTHING)
+                raise UserError(self.node, record=record, key=key) from e
             self._emit(out)
         self.states.trim()
 
@@ -250,7 +250,10 @@ class KeyedStage(ProcessStage):
                 context.key = key
                 for name, table in zip(self.states.names, cells, strict=True):
                     function.__dict__[name] = table[lookup]
-                out.append((key, function.result()))
+                try:
+                    out.append((key, function.result()))
+                except Exception as e:
+                    raise UserError(self.node, key=key) from e
             self._emit(out)
             self.states.trim()
 

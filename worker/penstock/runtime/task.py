@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.checkpoint.alignment import Alignment
+from penstock.core.descriptors import StateKind
 from penstock.core.handles import KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import CheckpointId, OperatorId, SubtaskId
 from penstock.core.records import END_OF_INPUT, Barrier, Batch, EndOfInput, Watermark
@@ -26,6 +27,7 @@ from penstock.network.port import Input
 from penstock.runtime.endpoints import SinkStage, SourceStage
 from penstock.runtime.exchange import Exchange
 from penstock.runtime.failures import UserError
+from penstock.runtime.functions import calling
 from penstock.runtime.stages import KeyedStage, ProcessStage, Stage
 from penstock.state.backend import CopiedOut
 from penstock.state.operator_state import OperatorList
@@ -180,19 +182,17 @@ class Task:
             assert isinstance(element, Watermark), element
 
     def _position(self, error: UserError, polled: Sequence[Any]) -> str | None:
-        """Where the record came from that an operator chained to the source failed on."""
+        """Where the record came from that an operator after the source failed on."""
         assert self._source is not None
-        at = list(self.stages).index(error.node.id)
-        before = [s.node.kind for s in list(self.stages.values())[1:at]]
-        if set(before) - {"map"}:
+        uid, position = self._source.node.id, self._source.reader.position
+        chained = list(self.stages)
+        # A key function fails in this chain, and its operator is the head of another one.
+        at = chained.index(error.node.id) if error.node.id in self.stages else len(chained)
+        kinds = {self.stages[id].node.kind for id in chained[1:at]}
+        if error.index is None or kinds - {"map"}:
             # Something before it changed the number of records: only the batch is known.
-            first, last = (
-                self._source.reader.position(0),
-                self._source.reader.position(len(polled) - 1),
-            )
-            return f"{self._source.node.id}: between {first} and {last}"
-        passed = self.stages[error.node.id].failed_at
-        return f"{self._source.node.id}: {self._source.reader.position(passed)}"
+            return f"{uid}: between {position(0)} and {position(len(polled) - 1)}"
+        return f"{uid}: {position(error.index)}"
 
     # ── the end of input ─────────────────────────────────────────────────────────────────────────
 
@@ -343,6 +343,9 @@ class Task:
         restored = self._restored.get(id)
         if restored is not None:
             mine = {d.name for d in stage.node.descriptors()}
+            if self.subtask.index != 0:
+                # Every subtask was given all items of these: one carries them on, once.
+                mine |= {d.name for d in restored.states if d.kind is StateKind.UNION_LIST}
             lists.update({k: v for k, v in restored.lists.items() if k not in mine})
         if isinstance(stage, SourceStage):
             lists.update(stage.snapshot())
@@ -353,7 +356,8 @@ class Task:
             if hook is not None:
                 context = SnapshotContext.beside(stage.context)
                 context.checkpoint_id = checkpoint
-                hook(context)
+                with calling(stage.node):
+                    hook(context)
             lists.update({k: v.snapshot() for k, v in self._lists.get(id, {}).items()})
         if self._emitted and stage is self._keyed:
             lists[END_EMITTED] = tuple(json.dumps(r).encode() for r in _ranges(self._emitted))
