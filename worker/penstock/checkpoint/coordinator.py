@@ -29,6 +29,7 @@ from penstock.checkpoint.restart import Restarts
 from penstock.checkpoint.schedule import Demand, Schedule, Wanted
 from penstock.checkpoint.settings import (
     CheckpointSettings,
+    ExponentialDelay,
     Identity,
     OnCancellation,
 )
@@ -69,7 +70,7 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     _P.RUNNING: frozenset({_P.STOPPING, _P.BACKING_OFF, _P.ENDING}),
     _P.STOPPING: frozenset({_P.RUNNING, _P.BACKING_OFF, _P.ENDING}),
     # the end stands in the log; sinks commit what is left
-    _P.ENDING: frozenset({_P.ENDED}),
+    _P.ENDING: frozenset({_P.ENDED, _P.BACKING_OFF}),
     _P.ENDED: frozenset({_P.READING}),
     _P.STOOD_DOWN: frozenset(),
 }
@@ -99,6 +100,7 @@ class JobCoordinator:
         self._order: told.StartOrdered | None = None
         self._opening: Opening | None = None
         self._ending: Ending | None = None
+        self._ending_restarts = Restarts(ExponentialDelay())
         self._appending: Entry | None = None
         self._publishing: dict[str, do.PublishSavepoint] = {}
         self._answers: dict[str, do.Answer] = {}
@@ -345,7 +347,7 @@ class JobCoordinator:
                 raise AssertionError(entry.kind)
 
     def _trim(self, entry: Entry) -> None:
-        old = entry.seq - log.KEPT_ENTRIES
+        old = entry.seq - max(self._settings.log_entries, 1)
         if old > 0:
             self._effects.append(do.DeleteFiles((paths.log_entry(self._identity.job, old),)))
 
@@ -535,7 +537,7 @@ class JobCoordinator:
         self._tell("failed", failure=failure)
         self._effects.append(do.CancelWorkers(run.attempt.number))
         if self._ending is not None:
-            self._ending_failed(failure, self._ending)
+            self._ending_failed(failure)
             return
         pending, taken = run.pending, run.taken
         self._effects += run.give_up(failure.what)
@@ -630,7 +632,7 @@ class JobCoordinator:
         entry, ending = self.entry, self._ending
         assert entry is not None, self.phase
         assert ending is not None, self.phase
-        if ending.is_to_deploy(self.run, self._now_ms):
+        if not ending.is_deployed and not ending.is_committed(self.run):
             self._deploy_commit_only(entry, ending)
         if ending.is_done(self.run):
             self._end_committed(entry)
@@ -675,14 +677,16 @@ class JobCoordinator:
             self._effects.append(do.CancelWorkers(entry.attempt.number))
             self._effects.append(prepare)
 
-    def _ending_failed(self, failure: Failure, ending: Ending) -> None:
-        entry = self.entry
+    def _ending_failed(self, failure: Failure) -> None:
+        """Workers broke before all was committed: others do it, if this is still the newest end."""
+        entry, self.run, self._ending = self.entry, None, None
         assert entry is not None, failure
-        self.run = None
-        if failure.fatal:
+        delay_ms = self._ending_restarts.failed(failure, self._now_ms)
+        if delay_ms is None:
             self._over(entry)  # the next coordinator tries once more
-            return
-        ending.failed(self._now_ms)
+        else:
+            self._retry_at_ms = self._now_ms + delay_ms
+            self._move(Phase.BACKING_OFF)
 
     def _on_end_committed(self, entry: Entry) -> None:
         self._effects.append(do.CancelWorkers(entry.attempt.number))

@@ -34,6 +34,8 @@ class Prepare:
     number up to which sinks commit what they restore (None: there is nothing to restore).
     `commit_only`: sinks alone, to finish committing after an end; the attempt's number may have been
     prepared before, and the answer is WorkerCommitted of each.
+
+    A worker that runs a later attempt refuses with AttemptFailed: this coordinator was overtaken.
     """
 
     attempt: Attempt

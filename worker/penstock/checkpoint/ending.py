@@ -12,9 +12,6 @@ from penstock.core.ids import CheckpointId
 from penstock.core.log import Entry
 from penstock.core.manifest import Manifest
 
-RETRY_FIRST_MS = 1_000
-RETRY_MAX_MS = 60_000
-
 
 @dataclass(slots=True)
 class Ending:
@@ -26,8 +23,6 @@ class Ending:
     committed: CheckpointId | None
     is_deployed: bool
     unpublished: set[str] = field(default_factory=set)
-    _retry_at_ms: int = 0
-    _delay_ms: int = 0
 
     def is_done(self, run: RunningAttempt | None) -> bool:
         """Whether nothing is left."""
@@ -36,17 +31,6 @@ class Ending:
     def is_committed(self, run: RunningAttempt | None) -> bool:
         """Whether all sinks have committed."""
         return self.committed is None or (run is not None and run.has_committed(self.committed))
-
-    def is_to_deploy(self, run: RunningAttempt | None, now_ms: int) -> bool:
-        """Whether workers are to be deployed for the commits alone, now."""
-        waits = self.is_deployed or now_ms < self._retry_at_ms
-        return not waits and not self.is_committed(run)
-
-    def failed(self, now_ms: int) -> None:
-        """The workers that were to commit broke: others do, after a while."""
-        self.is_deployed = False
-        self._delay_ms = min(2 * self._delay_ms or RETRY_FIRST_MS, RETRY_MAX_MS)
-        self._retry_at_ms = now_ms + self._delay_ms
 
 
 def savepoint_of(entry: Entry, manifest: Manifest, savepoints_url: str) -> PublishSavepoint | None:

@@ -16,9 +16,6 @@ from penstock.core import paths
 from penstock.core.ids import CheckpointId, JobId
 from penstock.core.log import Attempt, End, Entry, EntryKind, Hold, SnapshotRef
 
-KEPT_ENTRIES = 100
-"""Older ones are deleted, one with each entry won."""
-
 
 @dataclass(frozen=True, slots=True)
 class PutIfAbsent:

@@ -54,7 +54,8 @@ RestartStrategy: TypeAlias = ExponentialDelay | FixedDelay | FailureRate | NoRes
 class CheckpointSettings:
     """`interval_ms` is from start to start, 0 for off; `min_pause_ms` from an end to a start.
 
-    `tolerable_failures` is how many checkpoints may fail in a row before the attempt does.
+    `tolerable_failures` is how many checkpoints may fail in a row before the attempt does. Of the
+    log the newest `log_entries` are kept.
     """
 
     interval_ms: int = 10_000
@@ -62,6 +63,7 @@ class CheckpointSettings:
     timeout_ms: int = 600_000
     tolerable_failures: int = 0
     retained: int = 3
+    log_entries: int = 100
     on_cancellation: OnCancellation = OnCancellation.RETAIN
     restart: RestartStrategy = field(default_factory=ExponentialDelay)
 

@@ -6,7 +6,7 @@ import hashlib
 
 from penstock.checkpoint import log, restore, retention
 from penstock.core import paths
-from penstock.core.log import Entry, SnapshotRef
+from penstock.core.log import EndKind, Entry, SnapshotRef
 from penstock.core.manifest import Manifest
 from penstock.core.snapshots import KeyedSource
 from penstock.testing.simulation import job
@@ -29,6 +29,7 @@ class Oracles:
         self._outside = outside
         self._input = input_
         self.newest: Entry | None = None
+        self._lineage: set[str] = set()
         self._checked: set[str] = set()
         self._manifests: dict[str, Manifest] = {}
         store.watch.append(self._on_change)
@@ -54,13 +55,15 @@ class Oracles:
         if self.newest is not None and entry.seq != self.newest.seq + 1:
             raise Violation(f"entry {entry.seq} follows {self.newest.seq}")
         self.newest = entry
+        self._lineage.add(entry.nonce)
         self._world.note(f"log: {entry.seq} {entry.kind} attempt {entry.attempt.number}")
         for ref in log.kept(entry):
             self._check_whole(ref)
         point = log.recovery_point(entry)
         if point is not None:
             self.check_state(point, self.manifest(point))
-        self._check_nothing_past(point, "the recovery point")
+        if not _has_dropped_all(entry):
+            self._check_nothing_past(point, "the recovery point")
         if entry.end is not None and entry.end.committed and point is not None:
             after = entry.hold.after if entry.hold else point.id
             for name, checkpoint in job.pending_of(self.manifest(point)):
@@ -73,6 +76,11 @@ class Oracles:
         self._check_covered(transaction, point, "the recovery point")
         if self.newest.hold is not None:
             self._check_covered(transaction, self.newest.hold.from_, "what the hold goes back to")
+
+    def check_won(self, entry: Entry) -> None:
+        """Somebody believes that this entry won: then it was the newest of the log once."""
+        if entry.nonce not in self._lineage:
+            raise Violation(f"entry {entry.seq} is believed to have won, and never was the newest")
 
     # ── the sentences ───────────────────────────────────────────────────────────────────────────
 
@@ -187,12 +195,16 @@ class Oracles:
 
     def check_end(self, *, no_orphans: bool) -> None:
         """The output is the input, once; the store holds what is referenced and nothing else."""
-        wanted = sorted(self._input.records())
-        for sink in SINKS:
-            if self._outside.visible(sink) != wanted:
-                raise Violation(f"what {sink} shows is not every record once")
         entry = self.newest
         assert entry is not None, "no log"
+        wanted = sorted(self._input.records())
+        for sink in SINKS:
+            visible = self._outside.visible(sink)
+            if _has_dropped_all(entry):
+                if len(set(visible)) != len(visible):
+                    raise Violation(f"{sink} shows a record twice")
+            elif visible != wanted:
+                raise Violation(f"what {sink} shows is not every record once")
         swept = retention.sweep(
             self._store.listing(f"{JOB}/"),
             entry,
@@ -208,3 +220,9 @@ class Oracles:
         for path in self._store.objects:
             if path.startswith(SAVEPOINTS) and path.endswith(paths.METADATA):
                 self._check_savepoint(path)
+
+
+def _has_dropped_all(entry: Entry) -> bool:
+    """Whether the job was cancelled and its checkpoints deleted, as was asked for."""
+    end = entry.end
+    return end is not None and end.kind is EndKind.CANCELLED and end.go_on_from is None

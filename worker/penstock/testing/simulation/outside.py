@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.core.ids import OperatorId
 from penstock.testing.simulation.job import Record
@@ -65,7 +66,7 @@ class Outside:
                 and transaction.name not in named
                 and transaction.state == "pending"
             ):
-                self._world.soon(lambda t=transaction: self._abort(t), at_most_ms=300)
+                self._world.soon(partial(self._abort, transaction), at_most_ms=300)
 
     def visible(self, sink: OperatorId) -> list[Record]:
         """All that a reader of the sink sees, sorted."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
@@ -17,7 +17,8 @@ from penstock.checkpoint import log, recovery
 from penstock.checkpoint.coordinator import JobCoordinator, Phase
 from penstock.checkpoint.log import StoreAnswer, Unknown
 from penstock.checkpoint.settings import CheckpointSettings, Identity
-from penstock.core.ids import WorkerId
+from penstock.core.ids import CheckpointId, WorkerId
+from penstock.core.log import Entry
 from penstock.testing.simulation.job import GRAPH, JOB
 from penstock.testing.simulation.store import SAVEPOINTS, Delete, drive
 from penstock.testing.simulation.worker import Worker
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from penstock.testing.simulation.simulation import Simulation
 
 TICK_MS = 100
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Connection:
     """Between one worker and one coordinator."""
 
+    shell: Shell
     worker: Worker
     to_worker: Link
     to_coordinator: Link
@@ -83,15 +86,16 @@ class Shell:
     def die(self) -> None:
         """End at once; what it asked the store to do may still happen."""
         self.is_alive = False
-        for connection in list(self.connections.values()):
-            self.sim.disconnected(connection)
         self.connections.clear()
+        self.sim.died(self)
 
     def take(self, event: told.Event) -> None:
         """Something happened."""
         if not self.is_alive:
             return
         before = self.job.phase
+        if isinstance(event, told.EntryWon):
+            self.sim.oracles.check_won(event.entry)
         for effect in self.job.handle(event):
             if self.is_alive:
                 self.execute(effect)
@@ -147,7 +151,7 @@ class Shell:
                 for connection in self.connections.values():
                     connection.to_worker.send(effect)
 
-    def append(self, entry: log.Entry) -> None:
+    def append(self, entry: Entry) -> None:
         """Compete for an entry's number."""
 
         def done(outcome: log.Won | log.Lost) -> None:
@@ -160,8 +164,8 @@ class Shell:
 
     def drive(
         self,
-        steps: log.Generator[log.StoreRequest, StoreAnswer, log.Any],
-        done: Callable[[log.Any], None],
+        steps: Generator[log.StoreRequest, StoreAnswer, T],
+        done: Callable[[T], None],
     ) -> None:
         """Run one of the log's protocols; now and then it dies in the middle of one."""
         if self.sim.crashes_now():
@@ -201,7 +205,7 @@ class Shell:
 
 
 def _written(checkpoint: int, mine: bytes, there: bytes) -> told.Event:
-    n = told.CheckpointId(checkpoint)
+    n = CheckpointId(checkpoint)
     if there == mine:
         return told.ManifestWritten(n, hashlib.sha256(mine).hexdigest())
     return told.ManifestRefused(n, "another attempt's stands there", is_taken=True)

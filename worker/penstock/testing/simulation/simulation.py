@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.checkpoint import events as told
 from penstock.checkpoint.coordinator import Phase
 from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, OnCancellation
 from penstock.core.ids import AttemptNumber, ChannelId, SubtaskId, WorkerId
-from penstock.core.log import EndKind
+from penstock.core.log import End, EndKind
 from penstock.testing.simulation.job import GRAPH, Input
 from penstock.testing.simulation.oracles import Oracles
 from penstock.testing.simulation.outside import Outside, Violation
@@ -59,9 +60,10 @@ class Simulation:
         self._settings = CheckpointSettings(
             interval_ms=rng.choice((300, 1_000, 3_000)),
             min_pause_ms=rng.choice((0, 500)),
-            timeout_ms=rng.choice((2_000, 10_000)),
+            timeout_ms=rng.choice((600, 2_000, 10_000)),
             tolerable_failures=rng.choice((0, 2)),
             retained=rng.choice((1, 3)),
+            log_entries=rng.choice((1, 3, 100)),
             on_cancellation=rng.choice(tuple(OnCancellation)),
             restart=ExponentialDelay(200, 3_000),
         )
@@ -117,7 +119,7 @@ class Simulation:
         for worker in self.workers:
             child = worker.child
             if child is not None and child.is_alive and child.attempt == attempt:
-                self.world.soon(lambda c=child: c.fail("a channel was lost"), at_most_ms=1_000)
+                self.world.soon(partial(child.fail, "a channel was lost"), at_most_ms=1_000)
 
     # ── connections ─────────────────────────────────────────────────────────────────────────────
 
@@ -127,10 +129,16 @@ class Simulation:
         worker = connection.worker
         shells = [s for s in self.shells if s.connections.get(worker.id) is connection]
         for shell in shells:
-            self.world.soon(lambda s=shell: s.guard(lambda: s.lost(connection)), at_most_ms=2_000)
+            self.world.soon(partial(shell.guard, partial(shell.lost, connection)), at_most_ms=2_000)
         if self._connections.get(worker.id) is connection:
             del self._connections[worker.id]
             worker.tell = lambda _: None
+
+    def died(self, shell: Shell) -> None:
+        """A coordinator is gone, and its connections with it."""
+        for connection in list(self._connections.values()):
+            if connection.shell is shell:
+                self.disconnected(connection)
 
     def _connect(self) -> None:
         """Workers without a connection register with some coordinator, mostly the latest."""
@@ -149,6 +157,7 @@ class Simulation:
 
         doubles = 0.0 if self.is_calm else 0.05
         connection = Connection(
+            shell,
             worker,
             to_worker=Link(self.world, worker.on_control, delay_ms=40, doubles=doubles),
             to_coordinator=Link(self.world, arrive, delay_ms=40, doubles=doubles),
@@ -169,7 +178,7 @@ class Simulation:
     def _begin(self) -> None:
         if not self.is_calm:
             self.store.faults = self.world.rng.choice((0.0, 0.02, 0.1))
-            self.store.slow = self.world.rng.choice((0.0, 0.05))
+            self.store.slow = self.world.rng.choice((0.0, 0.05, 0.2))
             self.declines = self.world.rng.choice((0.0, 0.03))
             self.world.after(TROUBLE_MS, self._calm_down)
             self.world.after(1_000, self._trouble)
@@ -184,9 +193,13 @@ class Simulation:
         self.world.note("trouble ends")
 
     def _keep_one(self) -> None:
-        """Somebody restarts the coordinator when there is none."""
-        if not any(s.is_alive for s in self.shells):
+        """The platform starts a coordinator when there is none, and ends one too many at last."""
+        alive = [s for s in self.shells if s.is_alive]
+        if not alive:
             self._start_coordinator()
+        elif len(alive) > 1 and not self.is_troubled and not any(s.is_paused for s in alive):
+            self.world.note(f"{alive[0].name} is one too many")
+            alive[0].die()
         self.world.after(1_500, self._keep_one)
 
     def _trouble(self) -> None:
@@ -227,7 +240,7 @@ class Simulation:
             for worker in self.workers:
                 connection = self._connections.get(worker.id)
                 if connection is not None and self.world.chance(0.8):
-                    self.world.soon(lambda c=connection: self.disconnected(c), at_most_ms=3_000)
+                    self.world.soon(partial(self.disconnected, connection), at_most_ms=3_000)
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
@@ -241,8 +254,7 @@ class Simulation:
     def _order_from(self, shell: Shell) -> None:
         entry, rng = shell.job.entry, self.world.rng
         if shell.is_idle:
-            is_finished = entry is not None and entry.end and entry.end.kind is EndKind.FINISHED
-            if is_finished:
+            if entry is not None and entry.end is not None and self._is_last(entry.end):
                 return
             if rng.random() < 0.3:
                 self._parallelism = rng.randrange(1, WORKERS + 1)
@@ -283,11 +295,14 @@ class Simulation:
     def _is_over(self) -> bool:
         newest = self.oracles.newest
         end = newest.end if newest else None
-        return (
-            (self.is_calm or self.world.now_ms > TROUBLE_MS)
-            and end is not None
-            and end.committed
-            and end.kind is EndKind.FINISHED
+        is_quiet = self.is_calm or self.world.now_ms > TROUBLE_MS
+        return is_quiet and end is not None and end.committed and self._is_last(end)
+
+    def _is_last(self, end: End) -> bool:
+        """Whether nobody starts it again: after a cancel that deletes all, it would begin anew."""
+        return end.kind is EndKind.FINISHED or (
+            end.kind is EndKind.CANCELLED
+            and self._settings.on_cancellation is OnCancellation.DELETE
         )
 
 

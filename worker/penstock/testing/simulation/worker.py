@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock.checkpoint import effects as do
@@ -100,7 +101,7 @@ class Child:
                 continue
             path = file.path if "://" in file.path else source.folder + file.path
             self._restoring += 1
-            self._get(path, lambda data, s=source: self._fetched(s, data, groups))
+            self._get(path, partial(self._fetched, source, groups))
 
     def _get(self, path: str, done: Callable[[bytes | None], None]) -> None:
         def reply(answer: StoreAnswer) -> None:
@@ -114,7 +115,7 @@ class Child:
 
         self._sim.store.request(Get(path), reply)
 
-    def _fetched(self, source: KeyedSource, data: bytes | None, groups: Groups) -> None:
+    def _fetched(self, source: KeyedSource, groups: Groups, data: bytes | None) -> None:
         if data is None:
             self.fail("a file of the snapshot is missing")
             return
@@ -184,9 +185,7 @@ class Child:
             for sink in task.sinks.values():
                 for name, checkpoint in list(sink.pending.items()):
                     if checkpoint <= up_to:
-                        self._sim.outside.commit(
-                            name, lambda s=sink, n=name: self._committed(s.pending, n)
-                        )
+                        self._sim.outside.commit(name, partial(self._committed, sink.pending, name))
         self._report_committed()
 
     def _committed(self, pending: dict[str, CheckpointId], name: str) -> None:
@@ -377,6 +376,8 @@ class Worker:
     def _prepare(self, prepare: do.Prepare) -> None:
         attempt = prepare.attempt.number
         if self.child is not None and self.child.is_alive and self.child.attempt >= attempt:
+            if self.child.attempt > attempt:
+                self.tell(told.AttemptFailed(attempt, told.Failure("a later attempt runs here")))
             return
         if self.child is not None:
             self.child.die()
