@@ -10,8 +10,10 @@ state by being mutated, on no backend.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from penstock.core.descriptors import StateKind
@@ -38,6 +40,16 @@ class StateSpec:
     default: Any = None
     reduce: Callable[[Any, Any], Any] | None = None
     aggregate: Any = None
+
+    def stored(self, value: Any) -> bytes | None:
+        """A value as its row holds it; None for the default, which is no row at all."""
+        if value is None:
+            return None
+        data = self.serializer.encode(value)
+        # Equal is not the same: 0, 0.0 and False are equal, and a state of int | bool holds either.
+        if value == self.default and data == self.serializer.encode(self.default):
+            return None
+        return PLAIN + data
 
 
 class Cell:
@@ -90,11 +102,7 @@ class ValueCell(Cell):
         value = self.value
         if value is self.saved:
             return
-        spec = self.spec
-        if value is None or value == spec.default:
-            into.append((self.row, None))
-        else:
-            into.append((self.row, PLAIN + spec.serializer.encode(value)))
+        into.append((self.row, self.spec.stored(value)))
         self.saved = value
 
 
@@ -119,13 +127,9 @@ class EncodedValueCell(Cell):
 
     @value.setter
     def value(self, value: Any) -> None:
-        spec = self.spec
-        if value is None or value == spec.default:
-            self.data = None
-        elif spec.serializer.accepts(value):
-            self.data = PLAIN + spec.serializer.encode(value)
-        else:
+        if value is not None and not self.spec.serializer.accepts(value):
             raise self.refuse(value)
+        self.data = self.spec.stored(value)
 
     def exists(self) -> bool:
         """Whether the value differs from the default."""
@@ -165,7 +169,11 @@ class EncodedReducingCell(EncodedValueCell):
 
 
 class AggregatingCell(Cell):
-    """An accumulator; only the aggregate sees it, so it is held as an object whatever its type."""
+    """An accumulator, held as an object whatever its type: only the aggregate sees it.
+
+    A result that may be the accumulator, or a part of it, is made from a copy: it goes to others,
+    and the next `add` may change it in place.
+    """
 
     __slots__ = ("acc", "saved")
 
@@ -189,8 +197,13 @@ class AggregatingCell(Cell):
     @property
     def value(self) -> Any:
         """The aggregate's result."""
-        aggregate = self.spec.aggregate
-        return aggregate.result(aggregate.create() if self.acc is _ABSENT else self.acc)
+        aggregate, serializer = self.spec.aggregate, self.spec.serializer
+        if self.acc is _ABSENT:
+            return aggregate.result(aggregate.create())
+        result = aggregate.result(self.acc)
+        if serializer.immutable or _is_scalar(result):
+            return result
+        return aggregate.result(serializer.decode(serializer.encode(self.acc)))
 
     def clear(self) -> None:
         """Forget it."""
@@ -358,8 +371,9 @@ class MapCell(Cell):
         for sub in self.changed:
             into.append((self.row + sub, self.entries[sub][1]))
         self.changed.clear()
-        if not self.complete and len(self.entries) > _MAP_CACHED_MAX:
+        if len(self.entries) > _MAP_CACHED_MAX:
             self.entries.clear()
+            self.complete = False
 
     def _sub(self, key: Any) -> bytes:
         serializer = self.spec.sub_serializer
@@ -402,11 +416,15 @@ class MapCell(Cell):
     def _scanned(self) -> Iterator[tuple[Any, bytes]]:
         decode = self.spec.sub_serializer.decode  # type: ignore[union-attr]
         width = len(self.row)
-        ahead = set(self.entries)
+        rows = self.backend.scan(self.spec.name, self.row)
+        in_rows = ((row[width:], data) for row, data in rows)
+        at_hand = ((sub, b"") for sub in sorted(self.entries))
         read: dict[bytes, tuple[Any, bytes]] = {}
-        for row, found in self.backend.scan(self.spec.name, self.row):
-            sub = row[width:]
-            ahead.discard(sub)
+        last = None
+        for sub, found in heapq.merge(in_rows, at_hand, key=itemgetter(0)):
+            if sub == last:
+                continue
+            last = sub
             entry = self.entries.get(sub)
             if entry is None:
                 entry = (decode(sub), found)
@@ -414,10 +432,6 @@ class MapCell(Cell):
                     read[sub] = (entry[0], found)
             if entry[1] is not None:
                 yield entry[0], entry[1]
-        for sub in sorted(ahead):
-            key, data = self.entries.get(sub, (None, None))
-            if data is not None:
-                yield key, data
         if len(read) <= _MAP_CACHED_MAX:
             self.entries = {**read, **self.entries}
             self.complete = True
@@ -430,6 +444,15 @@ _CLASSES: dict[StateKind, tuple[type[Cell], type[Cell]]] = {
     StateKind.LIST: (ListCell, ListCell),
     StateKind.MAP: (MapCell, MapCell),
 }
+
+
+_SCALARS = frozenset({int, float, str, bytes, bool, type(None)})
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether a value is one that nobody can change: a scalar, or a tuple of scalars."""
+    items = value if value.__class__ is tuple else (value,)
+    return all(item.__class__ in _SCALARS for item in items)
 
 
 def cell_class(spec: StateSpec, backend: KeyedBackend) -> type[Cell]:
