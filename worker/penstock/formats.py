@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, Generic, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -201,7 +201,7 @@ class Csv(Generic[T_co]):
                 where="formats.Csv",
                 fix="write a dataclass, or say header=False",
             )
-        return self._line(self._fields)
+        return self._lines([self._fields]).removesuffix(b"\n")
 
     def decode(self, data: bytes, /) -> T_co:
         """The record of one line."""
@@ -220,24 +220,26 @@ class Csv(Generic[T_co]):
 
     def encode(self, record: object, /) -> bytes:
         """The record as one line."""
-        import msgspec
-
-        with _encoding_errors(record, "CSV"):
-            plain = msgspec.to_builtins(record, enc_hook=_to_plain, str_keys=True)
-        if isinstance(plain, dict):
-            fields = self._fields or list(plain)
-            return self._line([plain.get(field) for field in fields])
-        if isinstance(plain, (list, tuple)):
-            return self._line(plain)
-        raise Rejected(
-            f"a {type(record).__name__} has no cells: {_shortened(record)}",
-            where="formats.Csv",
-            fix="write a dataclass, a tuple or a dict",
-        )
+        return self.encode_block((record,)).removesuffix(b"\n")
 
     def encode_block(self, records: Sequence[object], /) -> bytes:
         """The records as lines, each with its line break."""
-        return b"".join([self.encode(record) + b"\n" for record in records])
+        import msgspec
+
+        with _encoding_errors(records, "CSV"):
+            plain = msgspec.to_builtins(list(records), enc_hook=_to_plain, str_keys=True)
+        return self._lines([self._row(record) for record in plain])
+
+    def _row(self, plain: Any) -> list[object]:
+        if isinstance(plain, dict):
+            return [_cell(plain.get(field)) for field in self._fields or plain]
+        if isinstance(plain, (list, tuple)):
+            return [_cell(value) for value in plain]
+        raise Rejected(
+            f"a {type(plain).__name__} has no cells: {_shortened(plain)}",
+            where="formats.Csv",
+            fix="write a dataclass, a tuple or a dict",
+        )
 
     def _rows(self, block: bytes) -> list[list[str]]:
         lines = block.decode().split("\n")
@@ -263,11 +265,9 @@ class Csv(Generic[T_co]):
             return [[row[field] for field in self._fields or () if field in row] for row in named]
         return named
 
-    def _line(self, cells: Iterable[object]) -> bytes:
+    def _lines(self, rows: Sequence[Sequence[object]]) -> bytes:
         target = io.StringIO()
-        csv.writer(target, delimiter=self._delimiter, lineterminator="").writerow(
-            [_cell(cell) for cell in cells]
-        )
+        csv.writer(target, delimiter=self._delimiter, lineterminator="\n").writerows(rows)
         return target.getvalue().encode()
 
     @cached_property

@@ -247,6 +247,18 @@ def test_only_the_subtask_that_a_name_belongs_to_reads_a_new_file(tmp_path: Path
         assert all(shares)
 
 
+def test_known_files_are_each_in_one_subtasks_snapshot_after_any_restores(tmp_path: Path):
+    write(tmp_path, {f"{i}.log": b"%d" % i for i in range(9)})
+    states: Any = None
+    for parallelism in (3, 2, 4):
+        readers = opened(sources.Files("*.log"), tmp_path, parallelism, states)
+        for reader in readers:
+            everything(reader)
+        states = [reader.snapshot() for reader in readers]
+        known = [json.loads(one) for state in states for one in state.known]
+        assert sorted(known) == [f"{i}.log" for i in range(9)]
+
+
 def test_a_file_that_one_subtask_has_not_found_yet_is_not_lost_by_a_restore(tmp_path: Path):
     source = sources.Files("*.log", watch=timedelta(seconds=1))
     write(tmp_path, {"first.log": b"first"})

@@ -153,7 +153,7 @@ class FilesReader(Reader[Any]):
         splits = list(self._waiting)
         if self._reading is not None:
             splits.insert(0, self._reading.rest())
-        # Only its own: what another subtask has not found yet must not be known to a restore.
+        # A restore gave everyone all of them: if each kept all, they would multiply.
         known = sorted(path for path in self._known if self._is_mine(path))
         return SourceState(
             splits=[one.encode() for one in splits],
