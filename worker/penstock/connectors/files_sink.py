@@ -57,6 +57,11 @@ class Files(Sink[T_contra]):
         return FilesWriter(self._path, self._format, ctx, roll_ms=self._roll_ms)
 
     @property
+    def path(self) -> str:
+        """The folder or URL, as it was given."""
+        return self._path
+
+    @property
     def label(self) -> str:
         """See Sink."""
         format = "" if isinstance(self._format, Text) else f", {self._format!r}"
