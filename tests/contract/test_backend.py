@@ -410,3 +410,19 @@ def test_copying_out_hard_links_table_files_and_leaves_them_to_the_copy(tmp_path
     assert contents(copy.path) == before
     with rocks.opened_for_reading(copy.path, scratch=tmp_path) as stored:
         assert list(stored.scan("t", b"\x01")) == [(b"\x01k", b"v")]
+
+
+@pytest.mark.parametrize("kind", sorted(FACTORIES))
+@pytest.mark.parametrize("source", sorted(FACTORIES))
+def test_only_the_wanted_groups_of_a_wider_part_are_there(tmp_path, kind, source):
+    wide = backend_of(source, new_folder(tmp_path, "wide"))
+    wide.open_table("t")
+    wide.write("t", [(bytes([group]) + b"k", b"v") for group in WHOLE])
+    copy = wide.copy_out(tmp_path / "copy")
+    wide.close()
+    own = KeyGroupRange(3, 5)
+    narrow = backend_of(kind, new_folder(tmp_path, "narrow"), groups=own)
+    narrow.restore([LocalPart(copy.format, WHOLE, own, copy.path, None, copy.offsets)])
+    held = [row for group in WHOLE for row, _ in narrow.scan("t", bytes([group]))]
+    narrow.close()
+    assert held == [b"\x03k", b"\x04k"]
