@@ -8,7 +8,7 @@ from penstock.checkpoint import restore
 from penstock.cli import numbers
 from penstock.cli.find import locate
 from penstock.cli.help import Command
-from penstock.cli.job import graph_of, load, parameter_option
+from penstock.cli.job import build, load, parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.state import storage_option
 from penstock.core.descriptors import KEYED_KINDS
@@ -21,7 +21,7 @@ def _run(
     target: str, snapshot: str, parameters: tuple[str, ...], storage: str, form: str | None
 ) -> None:
     job = load(target, parameters)
-    graph = graph_of(job.bound)
+    graph = build(job.bound).graph()
     found = Snapshot.open(locate(snapshot, storage))
     spec = job.manifest.spec
     rename = {OperatorId(a): OperatorId(b) for a, b in spec.restore.rename.items()}

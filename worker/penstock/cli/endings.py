@@ -17,12 +17,13 @@ from penstock.spec.orders import ErrorStatus, JobStatus
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What is told about a run that is over. `again` is the command line that goes on with it;
-    `results` are the folders that its sinks write to."""
+    `results` are the folders that its sinks write to, `snapshot` is what the next run starts from."""
 
     status: JobStatus
     again: str
     elapsed_ms: int
     results: Sequence[Path] = ()
+    snapshot: str | None = None
 
 
 def finished(ran: Ran) -> str:
@@ -41,21 +42,23 @@ def finished(ran: Ran) -> str:
         files, size_bytes = size_of(folder)
         told = f"{numbers.counted(files, 'file')}, {numbers.size(size_bytes)}"
         rows.append(("results", f"{shown(str(folder))}/", told))
-    last = status.last_checkpoint
-    if last is not None:
-        path = shown(last.path)
-        rows.append(("checkpoint", path, f"final; {numbers.size(last.size_bytes)}"))
+    if ran.snapshot is not None:
+        path = shown(ran.snapshot)
+        last = status.last_checkpoint
+        size = f"; {numbers.size(last.size_bytes)}" if last is not None else ""
+        rows.append(("checkpoint", path, f"final{size}"))
         rows.append(("look inside", f"penstock state ls {shlex.quote(path)}"))
     return f"{head}\n\n{_rows(rows)}" if rows else f"{head}\n"
 
 
-def already_finished(status: JobStatus, *, again: str, ago_ms: int | None, snapshot: str) -> str:
+def already_finished(ran: Ran, *, ago_ms: int | None) -> str:
     """Run again, and there is nothing new to read."""
     ago = "" if ago_ms is None else f", {numbers.duration(ago_ms)} ago"
-    head = f"{status.name} already finished{ago}: all input is read to the end ({snapshot})."
+    where = "" if ran.snapshot is None else f" ({Path(ran.snapshot).name})"
+    head = f"{ran.status.name} already finished{ago}: its input is read to the end{where}."
     rows = [
         ("new input", "add files, then run it again; it reads only those"),
-        ("from the start", f"{again} --restore none"),
+        ("from the start", f"{ran.again} --restore none"),
     ]
     return f"{head}\n\n{table(rows, indent='  ')}"
 

@@ -7,7 +7,7 @@ import json
 import click
 
 from penstock.cli.help import Command, Option
-from penstock.cli.job import Job, graph_of, load, max_parallelism, parameter_option
+from penstock.cli.job import Job, build, load, max_parallelism, parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.tables import table
 from penstock.core.descriptors import StateDescriptor, StateKind
@@ -41,7 +41,7 @@ def _run(target: str | None, parameters: tuple[str, ...], form: str | None, sche
             fix="give a manifest or module:function, as in penstock graph streamjob.yaml",
         )
     job = load(target, parameters)
-    graph = graph_of(job.bound)
+    graph = build(job.bound).graph()
     match form:
         case "json":
             print_json(graph.to_json())

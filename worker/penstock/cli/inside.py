@@ -83,7 +83,7 @@ def contents(snapshot: Snapshot) -> Contents:
                 found = states.get(name)
                 if found is None:
                     continue
-                if not found.keys:
+                if not found.keys or "'" in one_line(found.example):
                     found.example = decode_key(entry.key)
                 found.keys = (found.keys or 0) + 1
                 found.entries += len(entry.rows)

@@ -10,8 +10,8 @@ import click
 
 from penstock.cli.help import Option
 from penstock.core.errors import PenstockError, Rejected
-from penstock.core.graph import JobGraph
 from penstock.core.keygroups import default_max_parallelism
+from penstock.dataflow.stream import Environment
 from penstock.spec.binding import BoundJob, bind
 from penstock.spec.loading import Draft, draft_of, read_manifest
 from penstock.spec.streamjob import StreamJob, is_entrypoint
@@ -77,14 +77,12 @@ def overrides(parameters: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def graph_of(bound: BoundJob) -> JobGraph:
-    """Call the job's function and give the graph that it made.
+def build(bound: BoundJob) -> Environment:
+    """Call the job's function and give what it built on; its graph is checked.
 
     Raises:
         Rejected: what the function raised, with the author's own lines.
     """
-    from penstock.dataflow.stream import Environment
-
     environment = Environment(bound.manifest.metadata.name)
     try:
         bound.function(environment, **bound.arguments)
@@ -96,7 +94,8 @@ def graph_of(bound: BoundJob) -> JobGraph:
             where="\n".join(author_lines(e, bound.folder)) or None,
             fix="correct it; nothing was started",
         ) from e
-    return environment.graph()
+    environment.graph()
+    return environment
 
 
 def max_parallelism(manifest: StreamJob, parallelism: int) -> int:

@@ -48,9 +48,11 @@ def counted(number: int, thing: str, things: str | None = None) -> str:
 
 
 def duration(ms: int | None) -> str:
-    """`0.2 s`, `42 s`, `1 min 52 s`, `3 h 5 min`, `2 d 4 h`."""
+    """`40 ms`, `0.2 s`, `42 s`, `1 min 52 s`, `3 h 5 min`, `2 d 4 h`."""
     if ms is None:
         return NOTHING
+    if ms < 100:
+        return f"{ms} ms"
     if ms < 9_950:
         return f"{ms / 1000:.1f} s"
     seconds = round(ms / 1000)

@@ -63,7 +63,7 @@ def _row(operator: OperatorStatus, *, is_slowest: bool) -> tuple[str, ...]:
         nothing if is_source else numbers.count(operator.records_in),
         nothing if is_sink else numbers.count(operator.records_out),
         numbers.count(operator.keys),
-        numbers.size(operator.state_bytes),
+        numbers.size(operator.state_bytes or None),
         busy,
         mark,
     )

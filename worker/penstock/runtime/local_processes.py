@@ -73,7 +73,9 @@ class LocalProcesses:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        living = [k.process for k in self._kept if k.process and k.process.returncode is None]
+        # Workers before the coordinator, whose loss they would warn about.
+        kept = reversed(self._kept)
+        living = [k.process for k in kept if k.process and k.process.returncode is None]
         for process in living:
             _signal(process, signal.SIGTERM)
         waits = [asyncio.create_task(process.wait()) for process in living]

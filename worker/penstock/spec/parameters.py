@@ -128,6 +128,12 @@ def check_parameters(
     return Arguments(values, tuple(mistakes), plain)
 
 
+def override_values(job: Job, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """What `-p NAME=VALUE` stands for in a manifest's parameters; names that exist, values unchecked."""
+    hints = {p.name: p.hint for p in describe_parameters(job)}
+    return {name: _from_command_line(hints[name], text) for name, text in overrides.items()}
+
+
 def _refuse_other_signatures(name: str, arguments: list[inspect.Parameter]) -> None:
     fix = "write def job(env: penstock.Environment, *, input: str) -> None"
     positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
