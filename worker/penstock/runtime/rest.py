@@ -125,7 +125,9 @@ def _ask_for_token(token: str) -> Middleware:
                 where=f"{request.method} {request.path}",
                 fix="send the header Authorization: Bearer TOKEN",
             )
-            return _error(error, 401, request)
+            # Flink's client tries again after 401, until its user gives up.
+            is_flinks = request.path.startswith("/v1/")
+            return _error(error, 403 if is_flinks else 401, request)
         return await handler(request)
 
     return ask
