@@ -42,6 +42,20 @@ class UserError(Exception):
         """Where the record came from, when a source is chained before the operator."""
 
 
+def with_place(error: UserError) -> BaseException:
+    """What the author's code raised, with a note that says where: for tests, which want it as it is."""
+    cause = error.__cause__
+    assert cause is not None
+    parts = [("operator", error.node.shown), ("position", error.position)]
+    parts += [
+        (name, shown(value))
+        for name, value in (("record", error.record), ("key", error.key))
+        if value is not NOTHING
+    ]
+    cause.add_note("\n".join(f"  {name:<8}  {text}" for name, text in parts if text))
+    return cause
+
+
 def shown(value: object) -> str:
     """A value's repr, cut to fit a line, with its length when it was cut."""
     text = safe_repr(value)

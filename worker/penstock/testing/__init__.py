@@ -1,1 +1,6 @@
-"""What an author tests a job with: `harness` for one function, `run_job` for a whole one."""
+"""For tests of jobs: one function alone (`harness`), and a whole job in this process (`run_job`)."""
+
+from penstock.testing.harness import Harness, harness
+from penstock.testing.jobrun import JobRun, run_job
+
+__all__ = ["Harness", "JobRun", "harness", "run_job"]
