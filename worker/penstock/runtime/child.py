@@ -136,6 +136,10 @@ class Child:
         channels: _Channels,
         host: str,
     ) -> Mailbox:
+        poller.watch(self._control)
+        if plan.commit_only:
+            # Nobody sends, so there is no Run to wait for.
+            return self._mailbox(plan, Assembly(program, plan, around), channels)
         # A worker listens where it was told to; 0.0.0.0 is no address to connect to, so the
         # coordinator puts the one it sees in its place.
         address = poller.listen(host)
@@ -145,19 +149,21 @@ class Child:
         gc.set_threshold(100_000, 20, 1_000_000)
         shown = "" if host == "0.0.0.0" else address[0]  # noqa: S104
         self._control.send(frames.Ready(plan.attempt, (shown, address[1])))
-        poller.watch(self._control)
         while True:
             for frame in self._frames():
                 if isinstance(frame, frames.Run):
                     channels.addresses = frame.addresses
-                    return Mailbox(
-                        plan.attempt,
-                        assembly.wire(channels.output),
-                        send=self._control.post,
-                        helper=ThreadPoolExecutor(1, thread_name_prefix="helper"),
-                        committed=plan.committed,
-                    )
+                    return self._mailbox(plan, assembly, channels)
             _check(poller.poll(1.0))
+
+    def _mailbox(self, plan: frames.Prepare, assembly: Assembly, channels: _Channels) -> Mailbox:
+        return Mailbox(
+            plan.attempt,
+            assembly.wire(channels.output),
+            send=self._control.post,
+            helper=ThreadPoolExecutor(1, thread_name_prefix="helper"),
+            committed=plan.committed,
+        )
 
     def _serve(self, mailbox: Mailbox, poller: Poller) -> None:
         collected_s = time.monotonic()

@@ -1,0 +1,91 @@
+"""A child process by itself, with the test in its supervisor's place."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.process.support import JOB, TOKEN, WHERE_PENSTOCK_IS, Settings
+from tests.process.support_jobs import JOBS
+
+from penstock.connectors.parts import PendingFile
+from penstock.core.ids import SubtaskId
+from penstock.core.snapshots import OperatorRestore
+from penstock.network import frames
+from penstock.network.control import ControlSocket
+from penstock.runtime.program import load_program
+
+pytestmark = pytest.mark.process
+
+
+@contextmanager
+def _child(folder: Path) -> Iterator[ControlSocket]:
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "penstock.runtime.child", f"--fd={theirs.fileno()}"),
+            *("--manifest=streamjob.yaml", f"--folder={folder}", f"--job={JOB}", "--worker=0"),
+            *(f"--workdir={folder / 'local'}", "--host=127.0.0.1"),
+        ],
+        cwd=folder,
+        env={**os.environ, "PENSTOCK_TOKEN": TOKEN, "PYTHONPATH": WHERE_PENSTOCK_IS},
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    control = ControlSocket(ours)
+    try:
+        yield control
+    finally:
+        control.close()
+        process.kill()
+        process.wait(10)
+
+
+def _heard(control: ControlSocket, kind: type) -> Any:
+    """The first frame of this kind."""
+    deadline = time.monotonic() + 20
+    while True:
+        frame = control.receive(deadline - time.monotonic())
+        assert frame is not None, control.end_reason
+        assert not isinstance(frame, frames.Failed), frame
+        if isinstance(frame, kind):
+            return frame
+
+
+def test_what_an_ended_run_prepared_is_committed_by_a_child_that_does_nothing_else(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "counting_job.py").write_text(JOBS)
+    settings = Settings(parameters={"count": 10, "per_second": 0})
+    (tmp_path / "streamjob.yaml").write_text(settings.manifest())
+    program = load_program(tmp_path / "streamjob.yaml", tmp_path)
+    name = "part-00000-00003-000001-0123abcd-0123abcd.jsonl"
+    (tmp_path / "out/.pending").mkdir(parents=True)
+    (tmp_path / "out/.pending" / name).write_text("[]\n")
+    pending = json.loads(PendingFile("out", name, 3).encode())
+    item = json.dumps({"checkpoint": 7, "transaction": pending}).encode()
+    with _child(tmp_path) as control:
+        control.send(
+            frames.Prepare(
+                attempt=3,
+                parallelism=1,
+                max_parallelism=128,
+                placement=(0,),
+                subtasks=(SubtaskId("check", 0),),
+                restore={"out": {0: OperatorRestore(lists={"pending": (item,)})}},
+                committed=7,
+                job_nonce="n",
+                graph=program.graph.to_json(),
+                commit_only=True,
+            )
+        )
+        assert _heard(control, frames.Committed).checkpoint == 7
+    assert (tmp_path / "out" / name).read_text() == "[]\n"
+    assert list((tmp_path / "out/.pending").iterdir()) == []
