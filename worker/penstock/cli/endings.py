@@ -32,9 +32,10 @@ def finished(ran: Ran) -> str:
     records_in = sum(o.records_out for o in status.operators if o.kind == "source")
     records_out = sum(o.records_in for o in status.operators if o.kind == "sink")
     failed = sum(o.records_failed for o in status.operators)
+    since = " since the last restart" if status.restarts else ""
     head = (
         f"{status.name} finished in {numbers.duration(ran.elapsed_ms)}: "
-        f"{numbers.counted(records_in, 'record')} in, {records_out:,} out, {failed:,} failed, "
+        f"{numbers.counted(records_in, 'record')} in{since}, {records_out:,} out, {failed:,} failed, "
         f"{numbers.counted(status.restarts, 'restart')}."
     )
     rows: list[tuple[str, ...]] = []
@@ -97,7 +98,7 @@ def failed(ran: Ran) -> str:
     if error is None:
         return f"error: {status.name} failed\n"
     parts = [f"error: {error.what}\n"]
-    if about := error_lines(error):
+    if about := error_lines(error, parallelism=status.parallelism):
         parts.append(about)
     last = status.last_checkpoint
     if last is None:

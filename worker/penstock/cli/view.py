@@ -98,11 +98,11 @@ def _facts(status: JobStatus, now_ms: int) -> list[tuple[str, str]]:
     return rows
 
 
-def error_lines(error: ErrorStatus) -> str:
+def error_lines(error: ErrorStatus, *, parallelism: int) -> str:
     """What failed and on which record, in the author's terms."""
     at = []
     if error.subtask is not None:
-        at.append(f"subtask {error.subtask}")
+        at.append(f"subtask {error.subtask} of {parallelism}")
     at.append(f"attempt {error.attempt}")
     rows = [
         ("operator", f"{error.operator}, {', '.join(at)}" if error.operator else ""),
@@ -127,5 +127,5 @@ def status_page(status: JobStatus, *, url: str, now_ms: int) -> str:
     if status.last_error is not None:
         error = status.last_error
         ago = numbers.duration(max(0, now_ms - error.at_ms))
-        parts.append(f"last error, {ago} ago: {error.what}\n\n{error_lines(error)}")
+        parts.append(f"last error, {ago} ago: {error.what}\n\n{error_lines(error, parallelism=status.parallelism)}")
     return "\n".join(parts)
