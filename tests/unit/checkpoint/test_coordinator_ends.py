@@ -1,0 +1,393 @@
+"""Stopping, finishing, cancelling and failing, as conversations with the coordinator."""
+
+import pytest
+
+from penstock.checkpoint import effects as do
+from penstock.checkpoint import events as told
+from penstock.checkpoint.coordinator import Phase
+from penstock.checkpoint.restart import SAME_RECORD_MAX
+from penstock.checkpoint.settings import FailureRate, FixedDelay, NoRestart, OnCancellation
+from penstock.core.ids import AttemptNumber, SubtaskId
+from penstock.core.log import EndKind, EntryKind
+
+META = "wordcount/chk-{}/_metadata".format
+
+
+def published(a) -> list[str]:
+    return [p for p in a.store.objects if p.startswith("mem://") and p.endswith("_metadata")]
+
+
+# ── stop with savepoint ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stop_is_an_entry_first_then_the_savepoint_then_the_commits_then_the_answer(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop", drain=True))
+    trigger = a.last(do.Trigger)
+    assert (trigger.stop, trigger.drain) == (True, True)
+    assert a.phase is Phase.STOPPING
+    a.held = {do.WriteManifest, do.Append, do.PublishSavepoint}
+    a.acknowledge()
+    a.answer(a.last(do.WriteManifest))
+    files = [f.path for f in a.manifest(META(1)).files()]
+    assert all(f.startswith(f"mem://savepoints/{trigger.savepoint}") for f in files)
+    assert published(a) == []
+    a.answer(a.last(do.Append))
+    assert (a.job.entry.kind, a.job.entry.end.committed) == (EntryKind.ENDED, False)
+    a.committed()
+    assert a.phase is Phase.ENDING
+    a.answer(a.last(do.PublishSavepoint))
+    a.answer(a.last(do.Append))
+    assert a.job.entry.end.committed
+    assert a.answer_to("stop").detail["path"] == f"mem://savepoints/{trigger.savepoint[:-1]}"
+    assert isinstance(a.effects[-1], do.JobOver)
+
+
+def test_a_stop_whose_savepoint_fails_is_told_and_the_job_runs_on(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    n = a.last(do.Trigger).checkpoint
+    a.say(told.SubtaskDeclined(AttemptNumber(1), n, SubtaskId("counts", 1), "disk full"))
+    assert a.last(do.Resume).checkpoint == n
+    assert not a.answer_to("stop").ok
+    assert a.phase is Phase.RUNNING
+    a.checkpoint()
+    assert a.job.entry.kind is EntryKind.COMPLETED
+
+
+def test_a_stop_that_dies_after_its_manifest_did_not_happen(new):
+    a = new().run()
+    a.held = {do.Append}
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    b = a.crash()
+    assert b.job.entry.kind is EntryKind.OPENED
+    assert published(b) == []
+
+
+def test_killed_between_the_end_and_the_answer_it_does_not_run_on(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    b = a.crash(workers=0)
+    assert b.phase is Phase.ENDING
+    assert published(b)
+    b.say(told.WorkerJoined(0), told.WorkerJoined(1))
+    prepare = b.last(do.Prepare)
+    assert prepare.commit_only
+    assert prepare.committed == 1
+    assert prepare.restore.keys() == {"out"}
+    b.committed(1)
+    assert b.phase is Phase.ENDED
+    b.say(told.StopOrdered("stop"))
+    assert b.answer_to("stop").ok
+
+
+def test_commits_that_fail_after_the_end_are_tried_again_without_sources(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.fail("the broker does not answer")
+    a.wait(1_000)
+    assert a.last(do.Prepare).commit_only
+    a.fail("the broker does not answer")
+    a.wait(1_999)
+    assert a.phase is Phase.BACKING_OFF
+    a.wait(1)
+    a.committed(1)
+    assert a.job.entry.end.committed
+
+
+def test_the_files_of_a_stops_savepoint_outlive_its_checkpoint(new):
+    a = new(retained=1).run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.committed()
+    a.run(request_id="again")
+    a.checkpoint()
+    assert META(1) not in a.store.objects
+    assert len([p for p in a.store.objects if p.startswith("mem://")]) == 3
+
+
+def test_an_ended_job_runs_only_by_an_order_that_has_seen_the_end(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.committed()
+    a.say(told.StartOrdered("old", after=0, revision="1", parallelism=2))
+    assert not a.answer_to("old").ok
+    assert a.phase is Phase.ENDED
+    a.run(request_id="new", parallelism=1)
+    assert a.attempt == 2
+    assert a.job.entry.attempt.restored_from.id == 1
+
+
+def test_the_same_start_order_twice_starts_once(new):
+    a = new().run(request_id="go")
+    a.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    b = a.crash()
+    b.ready()
+    b.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    assert b.answer_to("go").ok
+    assert b.attempt == 2
+
+
+# ── finish ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def finish(a) -> None:
+    a.say(*(told.SubtaskFinished(a.attempt, s) for s in a.subtasks))
+
+
+def test_a_bounded_job_ends_with_a_final_checkpoint_that_commits_the_rest(new):
+    a = new(interval_ms=0).run()
+    finish(a)
+    assert a.last(do.Trigger).checkpoint == 1
+    a.acknowledge()
+    end = a.job.entry.end
+    assert (end.kind, end.go_on_from.id, end.committed) == (EndKind.FINISHED, 1, False)
+    assert a.last(do.NotifyCompleted).commit
+    a.committed()
+    assert a.job.entry.end.committed
+
+
+def test_a_checkpoint_that_began_before_the_last_end_is_not_the_final_one(new):
+    a = new().run()
+    a.wait(10_000)
+    finish(a)
+    a.acknowledge()
+    assert a.job.entry.kind is EntryKind.COMPLETED
+    assert a.last(do.Trigger).checkpoint == 2
+    a.acknowledge()
+    assert a.job.entry.end.kind is EndKind.FINISHED
+
+
+def test_a_finished_job_whose_coordinator_starts_again_runs_nothing(new):
+    a = new(interval_ms=0).run()
+    finish(a)
+    a.acknowledge()
+    a.committed()
+    b = a.crash()
+    assert b.phase is Phase.ENDED
+    assert not any(isinstance(e, do.Prepare) for e in b.effects)
+
+
+def test_a_savepoint_taken_before_the_end_has_the_final_checkpoint_behind_it(new):
+    a = new(interval_ms=0).run()
+    a.say(told.SavepointOrdered("sp"))
+    finish(a)
+    a.acknowledge()
+    a.acknowledge()
+    assert a.job.entry.end.kind is EndKind.FINISHED
+    assert published(a)
+    assert a.answer_to("sp").ok
+
+
+# ── cancel ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_cancel_commits_the_newest_checkpoint_before_it_is_over(new):
+    a = new().run()
+    a.checkpoint()
+    a.say(told.CancelOrdered("cancel"))
+    assert a.phase is Phase.ENDING
+    assert a.last(do.Prepare).commit_only
+    a.committed(1)
+    assert (a.job.entry.end.kind, a.job.entry.end.committed) == (EndKind.CANCELLED, True)
+    assert META(1) in a.store.objects
+    assert a.answer_to("cancel").ok
+
+
+def test_a_cancel_deploys_nothing_when_all_is_committed(new):
+    a = new().run()
+    a.checkpoint()
+    a.committed()
+    a.say(told.CancelOrdered("cancel"))
+    assert a.phase is Phase.ENDED
+    assert not a.last(do.Prepare).commit_only
+
+
+def test_a_cancel_that_deletes_drops_everything_after_the_commits(new):
+    a = new(on_cancellation=OnCancellation.DELETE).run()
+    a.checkpoint()
+    a.say(told.CancelOrdered("cancel"))
+    assert META(1) in a.store.objects
+    a.committed(1)
+    assert a.job.entry.retained == ()
+    assert not [p for p in a.store.objects if "chk-" in p]
+
+
+def test_a_cancel_before_the_first_checkpoint_has_nothing_to_commit(new):
+    a = new().run()
+    a.say(told.CancelOrdered("cancel"))
+    assert a.phase is Phase.ENDED
+    assert a.job.entry.end.go_on_from is None
+
+
+def test_a_cancel_before_anything_was_written_only_forgets_the_order(new):
+    a = new(workers=1)
+    a.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    a.say(told.CancelOrdered("cancel"))
+    assert a.phase is Phase.WAITING
+    assert a.store.newest() is None
+
+
+# ── failures ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_failure_restores_the_newest_complete_checkpoint_in_the_next_attempt(new):
+    a = new().run()
+    a.checkpoint()
+    a.fail()
+    assert a.last(do.CancelWorkers).attempt == 1
+    a.wait(1_000)
+    entry = a.job.entry
+    assert (entry.kind, entry.attempt.number, entry.attempt.restored_from.id) == (
+        EntryKind.OPENED,
+        2,
+        1,
+    )
+    assert a.last(do.Prepare).committed == 1
+    assert entry.attempt.next_checkpoint == 2
+
+
+def test_delays_grow_up_to_a_minute(new):
+    a = new().run()
+    waits = []
+    for _ in range(8):
+        a.fail()
+        waited = 0
+        while a.phase is Phase.BACKING_OFF:
+            a.wait(500)
+            waited += 500
+        waits.append(waited)
+        a.ready()
+    assert waits == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+
+
+def test_a_worker_that_leaves_fails_the_attempt_and_is_waited_for(new):
+    a = new().run()
+    a.say(told.WorkerLeft(1, "its heartbeats stopped"))
+    a.wait(1_000)
+    assert a.phase is Phase.GATHERING
+    a.say(told.WorkerJoined(1))
+    assert a.attempt == 2
+
+
+def test_a_worker_that_leaves_while_the_attempt_is_opened_fails_it(new):
+    a = new()
+    a.held = {do.Append}
+    a.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    a.say(told.WorkerLeft(0, "gone"))
+    a.answer(a.last(do.Append))
+    assert a.phase is Phase.BACKING_OFF
+
+
+def test_a_failure_of_an_attempt_that_is_over_is_ignored(new):
+    a = new().run()
+    a.fail()
+    a.wait(1_000)
+    a.ready()
+    a.say(told.AttemptFailed(AttemptNumber(1), told.Failure("late")))
+    assert a.phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("strategy", "failures"),
+    [(NoRestart(), 1), (FixedDelay(1_000, attempts=2), 3), (FailureRate(1_000, 2, 60_000), 3)],
+)
+def test_a_strategy_that_gives_up_ends_the_job(new, strategy, failures: int):
+    a = new(restart=strategy).run()
+    for _ in range(failures):
+        assert a.phase is Phase.RUNNING
+        a.fail()
+        a.wait(1_000)
+        if a.phase is Phase.DEPLOYING:
+            a.ready()
+    assert a.job.entry.end.kind is EndKind.FAILED
+
+
+def test_a_record_that_fails_again_and_again_at_the_same_place_ends_the_job(new):
+    a = new().run()
+    a.checkpoint()
+    a.committed()
+    for _ in range(SAME_RECORD_MAX):
+        assert a.phase is Phase.RUNNING
+        a.fail(operator="parse", position="access.log, line 8,899")
+        a.wait(60_000)
+        if a.phase is Phase.DEPLOYING:
+            a.ready()
+    a.committed(1)
+    assert a.job.entry.end.kind is EndKind.FAILED
+    assert a.job.entry.end.go_on_from.id == 1
+    assert META(1) in a.store.objects
+
+
+def test_a_fatal_failure_ends_the_job_at_once(new):
+    a = new().run()
+    a.fail("the graph differs", fatal=True)
+    assert a.job.entry.end.kind is EndKind.FAILED
+
+
+# ── holds ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def held_job(new):
+    a = new(retained=1).run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.committed()
+    return a.run(request_id="upgrade", hold_stable=2)
+
+
+def test_in_a_hold_sinks_do_not_commit_until_enough_checkpoints_completed(new):
+    a = held_job(new)
+    a.checkpoint()
+    assert a.last(do.NotifyCompleted) == do.NotifyCompleted(2, 2, commit=False)
+    a.checkpoint()
+    assert a.job.entry.kind is EntryKind.RELEASED
+    assert a.last(do.NotifyCompleted) == do.NotifyCompleted(2, 3, commit=True)
+
+
+def test_in_a_hold_what_it_goes_back_to_stays_beyond_the_count(new):
+    a = held_job(new)
+    a.checkpoint()
+    assert [ref.id for ref in a.job.entry.retained] == [1, 2]
+
+
+def test_a_recovery_in_a_hold_commits_nothing_above_it_and_counts_again(new):
+    a = held_job(new)
+    a.checkpoint()
+    a.fail()
+    a.wait(1_000)
+    assert a.last(do.Prepare).committed == 1
+    assert a.last(do.Prepare).attempt.restored_from.id == 2
+    a.ready()
+    a.checkpoint()
+    assert a.job.entry.hold is not None
+
+
+def test_a_savepoint_waits_for_the_end_of_a_hold(new):
+    a = held_job(new)
+    a.say(told.SavepointOrdered("sp"))
+    a.checkpoint()
+    assert a.last(do.Trigger).savepoint is None
+    a.checkpoint()
+    assert a.last(do.Trigger).savepoint is not None
+
+
+def test_a_cancel_in_a_hold_commits_only_what_it_held_back_from(new):
+    a = held_job(new)
+    a.checkpoint()
+    a.say(told.CancelOrdered("cancel"))
+    assert a.last(do.Prepare).committed == 1
+    assert a.job.entry.hold is not None
+
+
+def test_an_ordered_stop_ends_a_hold(new):
+    a = held_job(new)
+    a.checkpoint()
+    a.say(told.StopOrdered("stop it"))
+    a.acknowledge()
+    assert a.job.entry.hold is None
+    assert a.last(do.NotifyCompleted).commit
