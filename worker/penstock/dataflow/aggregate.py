@@ -31,12 +31,23 @@ class Aggregate(Protocol[In_contra, Acc, Out_co]):
         ...
 
 
+_METHODS = ("create", "add", "merge", "result")
+
+
 def accumulator_type(aggregate: Aggregate[Any, Any, Any]) -> tuple[Any, Any]:
     """The stored type, and the aggregate's own serializer when it has one.
 
     Raises:
-        Rejected: `create` has no return annotation.
+        Rejected: it is no aggregate, or `create` has no return annotation.
     """
+    missing = [name for name in _METHODS if not callable(getattr(aggregate, name, None))]
+    if missing or isinstance(aggregate, type):
+        what = f"the class {aggregate.__name__}" if isinstance(aggregate, type) else aggregate
+        raise Rejected(
+            f"{what} is not an aggregate" + (f": it has no {missing[0]}()" if missing else ""),
+            where="aggregate",
+            fix="give an instance of a class with create, add, merge and result",
+        )
     custom = getattr(aggregate, "serializer", None)
     if custom is not None:
         return object, custom

@@ -85,16 +85,13 @@ class Node:
         return tuple(sorted(found, key=lambda d: d.name))
 
     def check(self) -> None:
-        """Refuse what cannot run: keyed state without a key, operator state after one, bad names."""
+        """Refuse what cannot run: keyed state without a key, one state under two names."""
         for name, state in self.states().items():
-            if (
-                name in (SOURCE_POSITION, SINK_PENDING, END_EMITTED)
-                and state.kind not in KEYED_KINDS
-            ):
+            if state.name != name:
                 raise Rejected(
-                    f"operator state cannot be called {name}: the runtime keeps its own there",
+                    f"{type(self.runs).__name__} has one state object as {name} and as {state.name}",
                     where=self.shown,
-                    fix="rename the attribute",
+                    fix="make an object for each: state is stored under its attribute's name",
                 )
             if state.kind in KEYED_KINDS and self.key is None:
                 raise Rejected(

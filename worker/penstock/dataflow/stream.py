@@ -240,6 +240,24 @@ class Stream(Generic[T_co]):
             record_type=output.record_type,
         )
 
+    def _how_to_type(self) -> str:
+        """What to do so that the type of these records is known."""
+        nodes = {n.id: n for n in self._env.nodes()}
+        for output in self._outputs:
+            node = nodes[output.operator]
+            while node.kind == "filter" and len(node.inputs) == 1:
+                node = nodes[node.inputs[0].operator]
+            if node.record_type is None and node.kind in ("map", "flat_map", "map_batches"):
+                if node.label.startswith("lambda"):
+                    return (
+                        f"in place of {node.label} ({node.location}) give {node.kind} a function "
+                        "whose return type is annotated"
+                    )
+                return f"annotate the return type of {node.label} ({node.location})"
+            if node.record_type is None and node.kind == "process":
+                return f"annotate the return type of {node.label}.process ({node.location})"
+        return "put .map(parse) before key_by, with the return type of parse annotated"
+
     def _stateless(
         self, kind: str, fn: Any, name: str | None, record_type: Any, **options: Any
     ) -> Stream[Any]:
@@ -289,14 +307,14 @@ class KeyedStream(Generic[K, T_co]):
         """Each key's records folded into one of the same type.
 
         Raises:
-            Rejected: the records' type is not known; the message says what to annotate.
+            Rejected: the records' type is not known; it says which function to annotate.
         """
         record_type = self._stream._record_type
         if record_type is None:
             raise Rejected(
                 f"reduce {uid} stores records, and their type is not known here",
                 where=f"reduce, {_caller()}",
-                fix="put .map(parse) before key_by, with the return type of parse annotated",
+                fix=self._stream._how_to_type(),
             )
         return self._fold("reduce", builtin.Reduce(record_type, fn, emit), uid, record_type)
 
@@ -304,8 +322,8 @@ class KeyedStream(Generic[K, T_co]):
         self, aggregate: Aggregate[T_co, Acc, Out], *, uid: str, emit: Emit = "every"
     ) -> Stream[tuple[K, Out]]:
         """Each key's records folded with an aggregate; its results."""
-        result = describe.returned(aggregate.result)
-        return self._fold("aggregate", builtin.Aggregated(aggregate, emit), uid, result)
+        fold = builtin.Aggregated(aggregate, emit)
+        return self._fold("aggregate", fold, uid, describe.returned(aggregate.result))
 
     def _fold(self, kind: str, fn: builtin.KeyedFold, uid: str, value_type: Any) -> Stream[Any]:
         known = self._key.type is not None and value_type is not None
