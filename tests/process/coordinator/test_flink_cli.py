@@ -32,6 +32,7 @@ def flink(coordinator, worker):
         done = subprocess.run(
             [FLINK, arguments[0], "-m", f"127.0.0.1:{coordinator.rest_port}", *arguments[1:]],
             env=environment,
+            check=False,
             capture_output=True,
             text=True,
             timeout=120,

@@ -316,6 +316,9 @@ class LocalRun:
 
     async def _outcome(self, run: _Run, status: JobStatus, ended: EndedAs) -> Outcome:
         goes_on_from, ended_at_ms = await asyncio.to_thread(self._end_in_the_log)
+        last_savepoint = status.last_savepoint
+        if ended is EndedAs.STOPPED and run.savepoint is None and last_savepoint is not None:
+            run.savepoint = last_savepoint.path
         now_ms = time.time_ns() // 1_000_000
         return Outcome(
             ended=ended,

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from pathlib import Path
 from penstock.core.errors import Rejected
 
 _HASH_DIGITS = 16
+_TRIES = 5
+_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,12 @@ def register(name: str, storage: str) -> Iterator[Registration]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{_hash(name, storage)}.json"
     descriptor = _lock(path)
+    # Who lists jobs holds the lock of an abandoned file for a moment.
+    for _ in range(_TRIES):
+        if descriptor is not None:
+            break
+        time.sleep(_PAUSE_S)
+        descriptor = _lock(path)
     if descriptor is None:
         raise _runs_already(name, path)
     try:

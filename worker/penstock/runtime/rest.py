@@ -31,6 +31,7 @@ log = structlog.get_logger()
 WAIT_MAX_S = 300.0
 _BODY_BYTES_MAX = 4 << 20
 _HTTP_OF_PHASE = {RequestPhase.DONE: 200, RequestPhase.RUNNING: 202, RequestPhase.FAILED: 409}
+_FLINKS_PATHS = "/v1/"
 _READING = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -125,9 +126,7 @@ def _ask_for_token(token: str) -> Middleware:
                 where=f"{request.method} {request.path}",
                 fix="send the header Authorization: Bearer TOKEN",
             )
-            # Flink's client tries again after 401, until its user gives up.
-            is_flinks = request.path.startswith("/v1/")
-            return _error(error, 403 if is_flinks else 401, request)
+            return _error(error, 401, request)
         return await handler(request)
 
     return ask
@@ -156,15 +155,14 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _error(error: PenstockError, status: int, request: web.Request) -> web.Response:
-    """In three parts; `errors` is what Flink's tools print."""
+    """In three parts; on Flink's paths in the form that its tools print, which is strict."""
     log.info("refused", path=request.path, error=error.what)
+    if request.path.startswith(_FLINKS_PATHS):
+        return web.json_response({"errors": [str(error)]}, status=status)
     body = {
-        "error": {
-            "what": error.what,
-            "where": error.where,
-            "fix": error.fix,
-            "exitCode": error.exit_code,
-        },
-        "errors": [str(error)],
+        "what": error.what,
+        "where": error.where,
+        "fix": error.fix,
+        "exitCode": error.exit_code,
     }
-    return web.json_response(body, status=status)
+    return web.json_response({"error": body}, status=status)

@@ -1,0 +1,100 @@
+"""What a coordinator can tell, from the events and effects that pass by."""
+
+from penstock.checkpoint import effects, events
+from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
+from penstock.core.log import Attempt, End, EndKind, Entry, EntryKind, SnapshotRef
+from penstock.network.frames import Heartbeat, OperatorMetrics
+from penstock.runtime.job_view import CheckpointStatus, JobView
+from penstock.spec.orders import JobPhase
+
+
+def entry(kind, number=1, *, end=None, retained=(), seq=1):
+    attempt = Attempt(AttemptNumber(number), "r", 1, 128, (0,), CheckpointId(1))
+    return Entry(seq, "n", 0, kind, "o", "j", attempt, retained=retained, end=end)
+
+
+def ref(id):
+    return SnapshotRef(CheckpointId(id), f"job/chk-{id}/_metadata", "d")
+
+
+def trigger(id, **fields):
+    return effects.Trigger(AttemptNumber(1), CheckpointId(id), None, **fields)
+
+
+def running():
+    view = JobView(started_ms=0)
+    view.saw_effect(effects.Append(entry(EntryKind.OPENED)), 1)
+    view.saw_event(events.EntryWon(entry(EntryKind.OPENED)), 2)
+    view.saw_effect(effects.Run(AttemptNumber(1)), 3)
+    return view
+
+
+def beat(attempt, **metrics):
+    return Heartbeat(attempt, 5, metrics)
+
+
+def test_a_checkpoint_is_completed_by_its_entry_and_not_before():
+    view = running()
+    view.saw_effect(trigger(1), 10)
+    (record,) = view.checkpoints
+    assert record.status is CheckpointStatus.IN_PROGRESS
+    view.saw_event(events.EntryWon(entry(EntryKind.COMPLETED, retained=(ref(1),))), 15)
+    assert (record.status, record.duration_ms) == (CheckpointStatus.COMPLETED, 5)
+    assert view.checkpoints_completed == 1
+    assert view.last_completed is record
+
+
+def test_an_aborted_checkpoint_has_its_reason():
+    view = running()
+    view.saw_effect(trigger(1), 10)
+    view.saw_effect(effects.Abort(AttemptNumber(1), CheckpointId(1), "declined"), 11)
+    assert [(r.status, r.reason) for r in view.checkpoints] == [
+        (CheckpointStatus.FAILED, "declined")
+    ]
+    view.saw_effect(effects.Abort(AttemptNumber(1), CheckpointId(1), "declined"), 12)
+    assert view.checkpoints_failed == 1
+
+
+def test_a_restart_is_counted_and_a_start_after_an_end_is_not():
+    view = running()
+    view.saw_event(events.EntryWon(entry(EntryKind.OPENED, 2)), 20)
+    assert view.restarts == 1
+    ended = entry(EntryKind.ENDED, 2, end=End(EndKind.STOPPED, committed=True))
+    view.saw_event(events.EntryWon(ended), 21)
+    view.saw_event(events.EntryWon(entry(EntryKind.OPENED, 3)), 22)
+    assert view.restarts == 1
+
+
+def test_phases_follow_a_stop_and_its_end():
+    view = running()
+    assert view.phase is JobPhase.RUNNING
+    view.saw_effect(trigger(1, stop=True, savepoint="savepoint-a-b/"), 10)
+    assert view.phase is JobPhase.STOPPING
+    view.saw_effect(effects.Resume(AttemptNumber(1), CheckpointId(1)), 11)
+    assert view.phase is JobPhase.RUNNING
+    ended = entry(EntryKind.ENDED, end=End(EndKind.STOPPED, ref(1)))
+    view.saw_event(events.EntryWon(ended), 12)
+    assert view.phase is JobPhase.ENDING
+    view.saw_effect(effects.JobOver(ended), 13)
+    assert (view.phase, view.ended_ms) == (JobPhase.STOPPED, 13)
+
+
+def test_metrics_are_summed_over_subtasks_and_begin_anew_with_an_attempt():
+    view = running()
+    one, two = OperatorMetrics(records_in=1), OperatorMetrics(records_in=2)
+    view.heard(WorkerId(0), beat(1, **{"counts/0": one}), 0)
+    view.heard(WorkerId(1), beat(1, **{"counts/1": two}), 0)
+    assert view.operators()["counts"].records_in == 3
+    view.heard(WorkerId(0), beat(2, **{"counts/0": one}), 1)
+    assert view.operators()["counts"].records_in == 1
+    view.heard(WorkerId(1), beat(1, **{"counts/1": two}), 2)
+    assert view.operators()["counts"].records_in == 1
+
+
+def test_rates_are_those_of_the_last_seconds():
+    view = running()
+    for second in range(11):
+        metrics = OperatorMetrics(records_in=second * 100, busy_ms=second * 500)
+        view.heard(WorkerId(0), beat(1, **{"counts/0": metrics}), second * 1000)
+    rates = view.rates("counts", subtasks=1)
+    assert (rates.records_per_second, rates.busy) == (100.0, 0.5)
