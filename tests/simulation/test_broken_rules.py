@@ -1,8 +1,6 @@
 """The simulator notices when a rule of the protocol is broken; else it could not be trusted when it
 finds nothing."""
 
-from collections.abc import Callable
-
 import pytest
 
 from penstock.checkpoint import events as told

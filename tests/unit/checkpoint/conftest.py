@@ -250,7 +250,6 @@ class Conversation:
         return Conversation(self.store, name=f"{self.job._identity.incarnation}'", **settings)
 
 
-
 @pytest.fixture
 def new() -> type[Conversation]:
     return Conversation

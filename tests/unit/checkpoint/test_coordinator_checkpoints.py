@@ -3,7 +3,8 @@
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint.coordinator import Phase
-from penstock.core.ids import AttemptNumber, CheckpointId, SubtaskId
+from penstock.core import paths
+from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
 from penstock.core.log import EntryKind
 
 META = "wordcount/chk-{}/_metadata".format
@@ -113,9 +114,8 @@ def test_nothing_is_given_up_once_the_manifest_is_being_written(new):
     a = new(timeout_ms=5_000).run()
     a.held = {do.WriteManifest}
     a.checkpoint()
-    a.wait(60_000)
-    a.say(told.WorkerLeft(1, "gone"))
-    assert not any(isinstance(e, (do.Abort, do.DeleteFiles, do.CancelWorkers)) for e in a.effects[7:])
+    assert a.wait(60_000) == []
+    assert a.say(told.WorkerLeft(1, "gone")) == []
     a.answer(a.last(do.WriteManifest))
     assert a.job.entry.retained[-1].id == 1
     assert a.phase is Phase.BACKING_OFF
@@ -239,7 +239,7 @@ def test_a_savepoint_gets_its_manifest_when_the_checkpoint_behind_it_is_complete
     a = new().run()
     a.say(told.SavepointOrdered("sp"))
     trigger = a.last(do.Trigger)
-    assert trigger.savepoint == "savepoint-99b4ac-2d9a29af6c43/" or trigger.savepoint
+    assert trigger.savepoint == paths.savepoint_folder(JobId("wordcount"), "sp")
     a.acknowledge()
     assert a.store.newest().kind is EntryKind.OPENED
     assert savepoint_of(a) == []

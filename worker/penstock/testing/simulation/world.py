@@ -54,7 +54,7 @@ class World:
 class Link:
     """One direction of a connection: in order, each message late by some time, none after its end.
 
-    `doubles` is how often a message arrives twice, as one does that is sent again after a pause.
+    `doubles` is how often a message arrives a second time, seconds after the first.
     """
 
     def __init__(
@@ -75,10 +75,12 @@ class Link:
     def send(self, message: object) -> None:
         """Send a message, which arrives unless the link ends first."""
         world = self._world
-        for _ in range(2 if world.chance(self._doubles) else 1):
-            at = max(self._last_ms, world.now_ms + int(self._delay_ms * world.rng.random() ** 3))
-            self._last_ms = at
-            world.after(at - world.now_ms, lambda: self._arrive(message))
+        at = max(self._last_ms, world.now_ms + int(self._delay_ms * world.rng.random() ** 3))
+        self._last_ms = at
+        world.after(at - world.now_ms, lambda: self._arrive(message))
+        if world.chance(self._doubles):
+            again = at - world.now_ms + world.rng.randrange(3_000)
+            world.after(again, lambda: self._arrive(message))
 
     def close(self) -> None:
         """Lose what is on its way."""
