@@ -260,6 +260,7 @@ class Cluster:
     def start(self, request_id: str = "start", **fields: Any) -> None:
         """Order a start and see that it is obeyed."""
         wait_for(self._ports.exists, "a coordinator that has read the log")
+        assert "error" not in json.loads(self._ports.read_text()), self._ports.read_text()
         status = wait_for(self.status, "a coordinator")
         answer = self.order(
             "start",

@@ -54,8 +54,8 @@ def poisoned_map(env, *, at: int, output: str) -> None:
             raise ValueError("no good")
         return record
 
-    records = env.source(sources.Generator(make, count=200_000, per_second=50_000), uid="records")
-    records.map(stumble, uid="stumble").key_by(key_of).process(Check(), uid="check").sink(
+    records = env.source(sources.Generator(make, count=400_000, per_second=100_000), uid="records")
+    records.map(stumble).key_by(key_of).process(Check(), uid="check").sink(
         sinks.Files(output, formats.Json()), uid="out"
     )
 
@@ -73,7 +73,7 @@ class Stumble(Check):
 
 
 def poisoned_process(env, *, at: int, output: str) -> None:
-    records = env.source(sources.Generator(make, count=200_000, per_second=50_000), uid="records")
+    records = env.source(sources.Generator(make, count=400_000, per_second=100_000), uid="records")
     records.key_by(key_of).process(Stumble(at), uid="check").sink(
         sinks.Files(output, formats.Json()), uid="out"
     )
@@ -85,7 +85,7 @@ def poisoned_key(env, *, at: int, output: str) -> None:
             raise ValueError("no good")
         return record[0]
 
-    records = env.source(sources.Generator(make, count=200_000, per_second=50_000), uid="records")
+    records = env.source(sources.Generator(make, count=400_000, per_second=100_000), uid="records")
     records.key_by(key_or_raise).process(Check(), uid="check").sink(
         sinks.Files(output, formats.Json()), uid="out"
     )
@@ -102,7 +102,7 @@ def never_returns(env, *, at: int, output: str) -> None:
         return record
 
     records = env.source(sources.Generator(make, count=40_000), uid="records")
-    records.map(wait, uid="wait").key_by(key_of).process(Check(), uid="check").sink(
+    records.map(wait).key_by(key_of).process(Check(), uid="check").sink(
         sinks.Files(output, formats.Json()), uid="out"
     )
 '''

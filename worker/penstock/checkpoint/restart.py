@@ -19,7 +19,7 @@ class Restarts:
         self._strategy = strategy
         self._times_ms: list[int] = []
         self._delay_ms = 0
-        self._same: tuple[str | None, str] | None = None
+        self._same: tuple[str | None, ...] | None = None
         self._same_count = 0
 
     @property
@@ -47,9 +47,10 @@ class Restarts:
                 return None
 
     def _is_poison(self, failure: Failure) -> bool:
-        if failure.position is None:
+        # Behind a channel nobody knows where a record came from: there it is told by what it is.
+        place = failure.operator, failure.position, failure.key, failure.record
+        if failure.position is None and failure.record is None:
             return False
-        place = failure.operator, failure.position
         self._same_count = self._same_count + 1 if place == self._same else 1
         self._same = place
         return self._same_count >= SAME_RECORD_MAX

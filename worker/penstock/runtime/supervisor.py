@@ -266,8 +266,7 @@ class Supervisor:
             self._tell(
                 frames.Failed(
                     attempt=plan.attempt,
-                    what=error.what,
-                    position=error.where,
+                    what=_sentence(error),
                     fix=error.fix,
                     fatal=isinstance(error, Rejected | Corrupt),
                 )
@@ -305,9 +304,7 @@ class Supervisor:
         else:
             self._delete(upload)
             if isinstance(outcome, PenstockError):
-                reason = (
-                    outcome.what if outcome.where is None else f"{outcome.what} ({outcome.where})"
-                )
+                reason = _sentence(outcome)
                 self._tell(frames.Declined(part.attempt, part.checkpoint, part.subtask, reason))
         for path in part.copies.values():
             _remove(Path(path))
@@ -402,6 +399,10 @@ class Supervisor:
             how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             what = f"the child of worker {self._config.worker} was {how}"
             self._tell(frames.Failed(attempt=plan.attempt, what=what))
+
+
+def _sentence(error: PenstockError) -> str:
+    return error.what if error.where is None else f"{error.what} ({error.where})"
 
 
 def _delete_files(delete: Callable[[list[str]], None], files: list[str]) -> None:
