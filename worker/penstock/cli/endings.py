@@ -13,6 +13,9 @@ from penstock.cli.tables import table
 from penstock.cli.view import error_lines
 from penstock.spec.orders import ErrorStatus, JobStatus
 
+_POISON_RESTARTS = 2
+"""A record that fails three times at the same place ends the restarts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -101,12 +104,13 @@ def failed(ran: Ran) -> str:
     if about := error_lines(error, parallelism=status.parallelism):
         parts.append(about)
     last = status.last_checkpoint
+    why = "The job is stopped."
+    if error.record is not None and status.restarts >= _POISON_RESTARTS:
+        why = f"The record failed {status.restarts + 1} times, so the job is stopped."
     if last is None:
-        parts.append("The job is stopped. No checkpoint was taken: the next run starts anew.\n")
+        parts.append(f"{why} No checkpoint was taken: the next run starts anew.\n")
     else:
-        parts.append(
-            f"The job is stopped. Nothing is lost: state and input position are in chk-{last.id}.\n"
-        )
+        parts.append(f"{why} Nothing is lost: state and input position are in chk-{last.id}.\n")
     goes_on = f"continues from chk-{last.id}" if last is not None else "begins again"
     rows = [("fix the code", f"then  {ran.again}", goes_on)]
     if error.operator is None:

@@ -26,6 +26,7 @@ STATE_NAMES = {
 }
 _OF_THE_RUNTIME = "json/1"
 _KIND_WIDTH = 6
+_INSET = " " * 13
 
 
 def _run(target: str | None, parameters: tuple[str, ...], form: str | None, schema: bool) -> None:
@@ -83,8 +84,7 @@ def text(job: Job, graph: JobGraph) -> str:
     for i, operator in enumerate(graph.operators):
         rows += _edge_rows(graph, operator, graph.operators[i - 1] if i else None)
         rows.append(_operator_row(operator, parallelism))
-        rows += [_state_row(state) for state in _declared(operator)]
-        rows += [(f"{'':13}{name}", "SideOutput", "", "") for name in operator.side_outputs]
+        rows += _declared_rows(operator)
     body = _aligned(rows)
     return f"{' · '.join(head)}\n\n{body}{_parameters(describe_parameters(job.bound.function))}"
 
@@ -158,17 +158,16 @@ def _origin(graph: JobGraph, edge: Edge) -> str:
     return f"{name}.{edge.side}" if edge.side else name
 
 
-def _declared(operator: Operator) -> list[StateDescriptor]:
-    return [state for state in operator.states if state.serializer != _OF_THE_RUNTIME]
-
-
 def type_of(state: StateDescriptor) -> str:
     """`int`; a map's with its key: `str → int`."""
     return state.schema if state.sub_schema is None else f"{state.sub_schema} → {state.schema}"
 
 
-def _state_row(state: StateDescriptor) -> tuple[str, ...]:
-    return (f"{'':13}{state.name}  {STATE_NAMES[state.kind]}  {type_of(state)}", "", "", "")
+def _declared_rows(operator: Operator) -> list[tuple[str, ...]]:
+    states = [state for state in operator.states if state.serializer != _OF_THE_RUNTIME]
+    rows = [(state.name, STATE_NAMES[state.kind], type_of(state)) for state in states]
+    rows += [(name, "SideOutput", "") for name in operator.side_outputs]
+    return [(line, "", "", "") for line in table(rows, indent=_INSET).splitlines()]
 
 
 def _parameters(parameters: tuple[Parameter, ...]) -> str:

@@ -17,6 +17,10 @@ def shown(url: str) -> str:
 
 
 def size_of(folder: Path) -> tuple[int, int]:
-    """How many files lie below a folder, and their bytes."""
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    return len(files), sum(path.stat().st_size for path in files)
+    """How many files lie below a folder, and their bytes; hidden ones do not count."""
+    sizes = [
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    ]
+    return len(sizes), sum(sizes)

@@ -127,5 +127,7 @@ def status_page(status: JobStatus, *, url: str, now_ms: int) -> str:
     if status.last_error is not None:
         error = status.last_error
         ago = numbers.duration(max(0, now_ms - error.at_ms))
-        parts.append(f"last error, {ago} ago: {error.what}\n\n{error_lines(error, parallelism=status.parallelism)}")
+        parts.append(
+            f"last error, {ago} ago: {error.what}\n\n{error_lines(error, parallelism=status.parallelism)}"
+        )
     return "\n".join(parts)
