@@ -93,13 +93,15 @@ class KeyedStates:
         if self.cells:
             missing = unique.difference(self.cells[0])
             if missing:
+                if self._declared is not None and self._declared.exact_class is None:
+                    self._check_new(keys, lookups, missing)
                 self._load(list(missing))
             if self._frozen:
                 touched = unique & self._frozen
                 if touched:
                     self._frozen -= touched
                     self._write(touched)
-        self._dirty |= unique
+            self._dirty |= unique
         return lookups
 
     def trim(self) -> None:
@@ -214,6 +216,14 @@ class KeyedStates:
     def _write_rows(self, name: str, changes: Changes) -> None:
         for part in _parts(changes, _ROWS_AT_ONCE):
             self.backend.write(name, part)
+
+    def _check_new(self, keys: Sequence[Any], lookups: Sequence[Any], missing: set[Any]) -> None:
+        """Look into keys that are seen for the first time: a tuple may hold something else."""
+        assert self._declared is not None
+        accepts = self._declared.accepts
+        for key, lookup in zip(keys, lookups, strict=True):
+            if lookup in missing and not accepts(key):
+                raise self._wrong_type(key)
 
     def _check_classes(self, classes: set[type], keys: Iterable[Any]) -> None:
         for cls in sorted(classes - self._key_classes, key=lambda c: c.__qualname__):
