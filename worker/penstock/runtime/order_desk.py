@@ -13,7 +13,7 @@ from penstock.checkpoint import events
 from penstock.checkpoint.restore import RestoreFrom
 from penstock.core import paths
 from penstock.core.errors import PenstockError, Rejected
-from penstock.core.ids import OperatorId
+from penstock.core.ids import CheckpointId, OperatorId
 from penstock.core.log import EndKind
 from penstock.runtime import snapshot_files
 from penstock.runtime.coordinator_shell import Shell
@@ -189,7 +189,8 @@ class OrderDesk:
             case SavepointOrder(request_id=request_id) | StopOrder(request_id=request_id):
                 folder = paths.savepoint_folder(self._storage.job, request_id)
                 return f"{self._storage.savepoints.url}/{folder}".rstrip("/")
-            case CheckpointOrder() if (path := detail.get("path")) is not None:
-                return f"{self._storage.checkpoints.url}/{path}"
+            case CheckpointOrder() if isinstance(number := detail.get("checkpoint"), int):
+                folder = paths.checkpoint_folder(self._storage.job, CheckpointId(number))
+                return f"{self._storage.checkpoints.url}/{folder}".rstrip("/")
             case _:
                 return None
