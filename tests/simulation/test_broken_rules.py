@@ -68,21 +68,6 @@ class DeletesBeforeTheEntry(Shell):
         super().append(entry)
 
 
-class GivesUpWhenAbsent(Shell):
-    """Takes an entry that it does not find for one that failed, and goes on."""
-
-    def append(self, entry: Entry) -> None:
-        def done(answer: log.StoreAnswer) -> None:
-            if isinstance(answer, log.Unknown):
-                self.take(told.AttemptFailed(entry.attempt.number, told.Failure("store")))
-                self.job._appending = None
-            else:
-                super(GivesUpWhenAbsent, self).append(entry)
-
-        request = log.PutIfAbsent(paths.log_entry(JOB, entry.seq), entry.to_bytes())
-        self.sim.store.request(request, lambda a: self.guard(lambda: done(a)))
-
-
 def first_violation(shell: type[Shell]) -> str | None:
     outcomes = (Simulation(seed, shell=shell).run() for seed in range(SEEDS))
     return next((o.violation for o in outcomes if o.violation), None)
@@ -90,7 +75,7 @@ def first_violation(shell: type[Shell]) -> str | None:
 
 @pytest.mark.parametrize(
     "broken",
-    [WithoutFence, TakesLateAcknowledgements, DeletesBeforeTheEntry],
+    [WithoutFence, WithoutListing, TakesLateAcknowledgements, DeletesBeforeTheEntry],
     ids=lambda shell: shell.__name__,
 )
 def test_a_broken_rule_is_noticed(broken: type[Shell]):
