@@ -1,4 +1,3 @@
-# ruff: noqa: PYI024
 """Explicit-state model of the job's log, checkpoints, savepoints, holds and ends (4-checkpoints.md).
 
 A state is one immutable tuple. `successors` lists (label, is_failure, next state or Violation).
@@ -7,7 +6,9 @@ Facts known to no process (is an entry in the lineage?) are kept as ghosts and u
 A HOLE is a named switch which puts a rule of the protocol back to what the text said or left open.
 """
 
-from collections import namedtuple  # untyped on purpose: millions are made, and a field has many types
+# ruff: noqa: PYI024 - a field holds values of several types
+
+from collections import namedtuple
 
 # ---- values ------------------------------------------------------------------------------------
 # Ref: ("c", n) = chk-n/_metadata, ("s", r) = the savepoint of request r.   Tx: (attempt, n, subtask[, life])
