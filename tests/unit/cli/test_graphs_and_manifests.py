@@ -95,7 +95,7 @@ def test_the_schema_is_json_with_every_field(penstock):
 def test_what_the_authors_function_raises_is_told_with_his_line(penstock, manifest):
     answer = penstock("graph", "counting:broken")
     assert answer.code == 2
-    assert answer.err.startswith("error: job() raised RuntimeError: no such luck\n")
+    assert answer.err.startswith("error: broken() raised RuntimeError: no such luck\n")
     assert 'File "counting.py", line' in answer.err
     assert "penstock/" not in answer.err
 

@@ -8,12 +8,13 @@ from penstock.checkpoint import restore
 from penstock.cli import numbers
 from penstock.cli.find import locate
 from penstock.cli.help import Command
-from penstock.cli.job import build, load, parameter_option
+from penstock.cli.job import load, parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.state import storage_option
 from penstock.core.descriptors import KEYED_KINDS
 from penstock.core.errors import Corrupt
 from penstock.core.ids import OperatorId
+from penstock.runtime.program import built
 from penstock.snapshots import Snapshot
 
 
@@ -21,7 +22,7 @@ def _run(
     target: str, snapshot: str, parameters: tuple[str, ...], storage: str, form: str | None
 ) -> None:
     job = load(target, parameters)
-    graph = build(job.bound).graph()
+    graph = built(job.bound).graph()
     found = Snapshot.open(locate(snapshot, storage))
     spec = job.manifest.spec
     rename = {OperatorId(a): OperatorId(b) for a, b in spec.restore.rename.items()}

@@ -113,7 +113,7 @@ def failed(ran: Ran) -> str:
         parts.append(f"{why} Nothing is lost: state and input position are in chk-{last.id}.\n")
     goes_on = f"continues from chk-{last.id}" if last is not None else "begins again"
     rows = [("fix the code", f"then  {ran.again}", goes_on)]
-    if error.operator is None:
+    if error.operator is None or error.fix:
         rows = [("do", error.fix or "see the log above", ""), ("then", ran.again, goes_on)]
     parts[-1] += table(rows, indent="  ")
     return "\n".join(parts)

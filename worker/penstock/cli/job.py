@@ -9,13 +9,11 @@ from pathlib import Path
 import click
 
 from penstock.cli.help import Option
-from penstock.core.errors import PenstockError, Rejected
+from penstock.core.errors import Rejected
 from penstock.core.keygroups import default_max_parallelism
-from penstock.dataflow.stream import Environment
 from penstock.spec.binding import BoundJob, bind
 from penstock.spec.loading import Draft, draft_of, read_manifest
 from penstock.spec.streamjob import StreamJob, is_entrypoint
-from penstock.spec.tracebacks import author_lines, raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +73,6 @@ def overrides(parameters: Sequence[str]) -> dict[str, str]:
             )
         found[name] = value
     return found
-
-
-def build(bound: BoundJob) -> Environment:
-    """Call the job's function and give what it built on; its graph is checked.
-
-    Raises:
-        Rejected: what the function raised, with the author's own lines.
-    """
-    environment = Environment(bound.manifest.metadata.name)
-    try:
-        bound.function(environment, **bound.arguments)
-    except PenstockError:
-        raise
-    except Exception as e:
-        raise Rejected(
-            f"job() raised {raised(e)}",
-            where="\n".join(author_lines(e, bound.folder)) or None,
-            fix="correct it; nothing was started",
-        ) from e
-    environment.graph()
-    return environment
 
 
 def max_parallelism(manifest: StreamJob, parallelism: int) -> int:

@@ -19,7 +19,7 @@ import click
 from penstock.cli import endings, numbers
 from penstock.cli.effective import effective
 from penstock.cli.errors import EXIT_CANCELLED, EXIT_FAILED
-from penstock.cli.job import Job, build, load, max_parallelism, overrides
+from penstock.cli.job import Job, load, max_parallelism, overrides
 from penstock.cli.live import Display, LiveBlock, PlainLines
 from penstock.core.errors import PenstockError
 from penstock.dataflow.connector import Sink
@@ -27,6 +27,7 @@ from penstock.dataflow.stream import Environment
 from penstock.runtime.clock import Clock
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig, Outcome
 from penstock.runtime.logs import configure_logging
+from penstock.runtime.program import built
 from penstock.spec.orders import JobStatus
 from penstock.spec.parts.snapshots import BUILT_IN_BACKENDS
 
@@ -47,7 +48,7 @@ def run(
         PenstockError: it could not be started, or not led to an end.
     """
     job = load(target, parameters)
-    environment = build(job.bound)  # what is wrong with it is told before anything starts
+    environment = built(job.bound)  # what is wrong with it is told before anything starts
     manifest, replaced = effective(
         job, parameters=overrides(parameters), parallelism=parallelism, storage=storage
     )

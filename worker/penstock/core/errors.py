@@ -23,13 +23,18 @@ class PenstockError(Exception):
     def __str__(self) -> str:
         parts = [self.what]
         if self.where:
-            parts.append(f"  where  {self.where}")
+            parts.append(f"  where  {_indented(self.where)}")
         if self.fix:
-            parts.append(f"  do     {self.fix}")
+            parts.append(f"  do     {_indented(self.fix)}")
         return "\n".join(parts)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _indented(text: str) -> str:
+    """Further lines below the first, past the label."""
+    return text.replace("\n", "\n" + " " * len("  where  "))
 
 
 def _rebuild(

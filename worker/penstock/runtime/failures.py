@@ -40,6 +40,8 @@ class UserError(Exception):
         self.index = index
         self.position: str | None = None
         """Where the record came from, when a source is chained before the operator."""
+        self.subtask: int | None = None
+        """Which of the operator's subtasks it was."""
 
 
 def with_place(error: UserError) -> BaseException:
@@ -72,7 +74,7 @@ def safe_repr(value: object) -> str:
         return f"<{type(value).__name__} whose repr raised {type(e).__name__}>"
 
 
-def failure_of(error: BaseException, folder: Path, subtask: int | None = None) -> Failure:
+def failure_of(error: BaseException, folder: Path) -> Failure:
     """What is told about an error that ended an attempt; `folder` is where the author's files are."""
     if isinstance(error, UserError):
         cause = error.__cause__
@@ -86,7 +88,7 @@ def failure_of(error: BaseException, folder: Path, subtask: int | None = None) -
         return Failure(
             what=what,
             operator=node.shown,
-            subtask=subtask,
+            subtask=error.subtask,
             key=None if error.key is NOTHING else shown(error.key),
             record=None if error.record is NOTHING else shown(error.record),
             position=error.position,
@@ -94,11 +96,13 @@ def failure_of(error: BaseException, folder: Path, subtask: int | None = None) -
             fix=cause.fix if isinstance(cause, PenstockError) else None,
         )
     if isinstance(error, PenstockError):
+        lines = (error.where or "").splitlines()
+        if len(lines) > 1:  # the author's own
+            return Failure(what=error.what, lines=tuple(lines), fix=error.fix)
         where = f" ({error.where})" if error.where else ""
-        return Failure(what=f"{error.what}{where}", subtask=subtask, fix=error.fix)
+        return Failure(what=f"{error.what}{where}", fix=error.fix)
     return Failure(
         what=raised(error),
-        subtask=subtask,
         lines=author_lines(error, folder) or tuple(traceback.format_exception(error)[-8:]),
     )
 

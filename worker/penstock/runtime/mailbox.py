@@ -15,6 +15,7 @@ from penstock.core.errors import PenstockError, Retryable
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId
 from penstock.network import frames
 from penstock.network.frames import AnyFrame, OperatorMetrics
+from penstock.runtime.failures import UserError
 from penstock.runtime.task import Task
 
 T = TypeVar("T")
@@ -69,8 +70,13 @@ class Mailbox:
         for i in range(count):
             # Each turn begins with another task, so that none is always served last.
             task = self.tasks[(self._first + i) % count]
-            worked |= task.step()
-            worked |= task.write_slice(self._helper.submit)
+            try:
+                worked |= task.step()
+                worked |= task.write_slice(self._helper.submit)
+            except UserError as e:
+                # A key function fails in the chain before its operator's: there it has no subtask.
+                e.subtask = task.subtask.index if e.node.id in task.stages else None
+                raise
             self._report(task)
         self._first = (self._first + 1) % count if count else 0
         if not worked or now_ms - self._flushed_ms >= FLUSH_AFTER_MS:

@@ -15,7 +15,7 @@ from penstock.dataflow.connector import Source, SourceContext, SourceState
 from penstock.dataflow.nodes import SOURCE_KNOWN, SOURCE_POSITION
 from penstock.dataflow.stream import Environment
 from penstock.runtime.clock import Clock
-from penstock.spec.binding import bind
+from penstock.spec.binding import BoundJob, bind
 from penstock.spec.loading import read_manifest
 from penstock.spec.streamjob import StreamJob
 from penstock.spec.tracebacks import author_lines, raised
@@ -40,18 +40,30 @@ def load_program(manifest: Path, folder: Path) -> Program:
     draft = read_manifest(manifest)
     draft.folder = folder
     bound = bind(draft)
+    environment = built(bound)
+    return Program(bound.manifest, folder, environment, environment.graph())
+
+
+def built(bound: BoundJob) -> Environment:
+    """Call the job's function and give what it built on; its graph is checked.
+
+    Raises:
+        Rejected: what the function raised, with the author's own lines.
+    """
     environment = Environment(bound.manifest.metadata.name)
     try:
         bound.function(environment, **bound.arguments)
     except PenstockError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # sys.exit() in it would end this process without a word
+        name = getattr(bound.function, "__name__", "job")
         raise Rejected(
-            f"job() raised {raised(e)}",
-            where="\n".join(author_lines(e, folder)) or None,
-            fix="correct it; nothing was started",
+            f"{name}() raised {raised(e)}",
+            where="\n".join(author_lines(e, bound.folder)) or None,
+            fix="correct it, then run it again",
         ) from e
-    return Program(bound.manifest, folder, environment, environment.graph())
+    environment.graph()
+    return environment
 
 
 def has_unread(program: Program, finished: Manifest) -> bool:

@@ -51,7 +51,7 @@ def load_script(script: str, folder: Path) -> Job:
         exec(compile(script, SCRIPT_FILE, "exec"), module.__dict__)  # noqa: S102  (the author's code)
     except PenstockError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise _import_raised("the script", e, folder) from e
     if not hasattr(module, "job"):
         raise Rejected("there is no function job in the script", fix="name the function job")
@@ -85,7 +85,7 @@ def _import(name: str, folder: Path) -> ModuleType:
         if e.name is not None and (name == e.name or name.startswith(f"{e.name}.")):
             raise _no_module(name, folder) from e
         raise _import_raised(name, e, folder) from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # sys.exit() in it would end this process without a word
         raise _import_raised(name, e, folder) from e
 
 
@@ -118,7 +118,7 @@ def _no_module(name: str, folder: Path) -> Rejected:
     return Rejected(f"there is no module {name} in {folder.resolve()}", fix=fix)
 
 
-def _import_raised(what: str, error: Exception, folder: Path) -> Rejected:
+def _import_raised(what: str, error: BaseException, folder: Path) -> Rejected:
     lines = author_lines(error, folder)
     fix = None
     if isinstance(error, ModuleNotFoundError) and error.name:
