@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 import click
-import structlog
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from penstock.cli import numbers
 from penstock.cli.view import block
+from penstock.runtime.logs import get_logger
 from penstock.spec.orders import JobPhase, JobStatus
 
 RATES_EVERY_MS = 10_000
@@ -56,7 +56,7 @@ class PlainLines:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self._told_ms: int | None = None
-        self._logger = structlog.get_logger()
+        self._logger = get_logger()
 
     def update(self, status: JobStatus) -> None:
         """Tell the rates when it is time."""

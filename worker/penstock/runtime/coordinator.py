@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
 from aiohttp import web
 
 from penstock.checkpoint.coordinator import JobCoordinator
@@ -35,8 +34,7 @@ from penstock.runtime.coordinator_workers import WorkerLimits, Workers
 from penstock.runtime.flink_rest import FlinkRest
 from penstock.runtime.job_status import job_status
 from penstock.runtime.job_storage import JobStorage
-from penstock.runtime.logs import configure_logging
-from penstock.runtime.metrics import JobMetrics
+from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.order_desk import OrderDesk
 from penstock.runtime.page import render
 from penstock.runtime.pdeathsig import die_with_parent
@@ -45,7 +43,7 @@ from penstock.runtime.rest import make_app
 from penstock.spec.orders import JobStatus
 from penstock.storage.location import open_store
 
-log = structlog.get_logger()
+log = get_logger()
 
 T = TypeVar("T")
 
@@ -139,7 +137,7 @@ class _Service:
             token=self._config.token,
             desk=self._desk,
             status=self._status,
-            metrics=JobMetrics(view, self._status, now_ms).page,
+            metrics=self._metrics,
             page=lambda: render(self._status(), view, now_ms=now_ms()),
             flink=FlinkRest(
                 job=self._config.job,
@@ -151,6 +149,11 @@ class _Service:
                 savepoints_url=self._storage.savepoints.url,
             ),
         )
+
+    def _metrics(self) -> tuple[bytes, str]:
+        from penstock.runtime.metrics import metrics_page  # nobody asks while a job starts
+
+        return metrics_page(self._shell.view, self._status(), now_ms=self._clock.now_ms())
 
     def _status(self) -> JobStatus:
         return job_status(

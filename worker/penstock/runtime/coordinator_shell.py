@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-import structlog
-
 from penstock.checkpoint import effects, events, log, recovery
 from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.core import paths
@@ -24,8 +22,9 @@ from penstock.runtime.clock import Clock
 from penstock.runtime.coordinator_workers import Workers
 from penstock.runtime.job_storage import JobStorage, put_manifest
 from penstock.runtime.job_view import JobView
+from penstock.runtime.logs import get_logger
 
-logger = structlog.get_logger()
+logger = get_logger()
 
 T = TypeVar("T")
 Order: TypeAlias = (

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import structlog
 
 from penstock.checkpoint import effects, events
 from penstock.core.chains import chains
@@ -24,8 +21,9 @@ from penstock.network import frames
 from penstock.network.control import FrameStream, accept
 from penstock.network.frames import AnyFrame, Heartbeat
 from penstock.network.proofs import NONCE_BYTES
+from penstock.runtime.logs import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(slots=True)
@@ -184,7 +182,7 @@ class Workers:
             case frames.Failed():
                 self._emit(events.AttemptFailed(frame.attempt, _failure(frame)))
             case frames.Said():
-                log.log(_level(frame.level), frame.message, worker=worker.id, **frame.fields)
+                log.log(frame.level, frame.message, worker=worker.id, **frame.fields)
             case _:
                 log.warning("unexpected frame", frame=type(frame).__name__, worker=worker.id)
 
@@ -299,7 +297,3 @@ def _failure(frame: frames.Failed) -> events.Failure:
         fix=frame.fix,
         fatal=frame.fatal,
     )
-
-
-def _level(name: str) -> int:
-    return logging.getLevelNamesMapping().get(name.upper(), logging.INFO)

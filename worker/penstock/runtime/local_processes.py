@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import structlog
-
+from penstock.runtime.logs import get_logger
 from penstock.runtime.pdeathsig import PARENT_PIPE_VARIABLE
 
-log = structlog.get_logger()
+log = get_logger()
 
 _CALM_S = 5.0
 _FIRST_PAUSE_S = 0.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -13,28 +13,26 @@ from penstock.runtime.job_view import JobView
 from penstock.spec.orders import JobPhase, JobStatus
 
 
-class JobMetrics(Collector):
+def metrics_page(view: JobView, status: JobStatus, *, now_ms: int) -> tuple[bytes, str]:
+    """The body of GET /metrics at this moment, and its content type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_JobMetrics(view, status, now_ms))
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class _JobMetrics(Collector):
     """What Prometheus is told about one job; every series has the label `job`."""
 
-    def __init__(
-        self, view: JobView, status: Callable[[], JobStatus], now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, view: JobView, status: JobStatus, now_ms: int) -> None:
         self._view = view
         self._status = status
         self._now_ms = now_ms
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-
-    def page(self) -> tuple[bytes, str]:
-        """The body of GET /metrics, and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client."""
-        status = self._status()
-        yield from self._of_job(status)
-        yield from self._of_checkpoints(status)
-        yield from _of_operators(status)
+        yield from self._of_job(self._status)
+        yield from self._of_checkpoints(self._status)
+        yield from _of_operators(self._status)
 
     def _of_job(self, status: JobStatus) -> Iterable[Metric]:
         job = status.job_id
@@ -45,7 +43,7 @@ class JobMetrics(Collector):
             phases.add_metric([job, phase], float(phase is status.phase))
         yield phases
         started_ms = status.started_at_ms
-        ended_ms = self._view.ended_ms or self._now_ms()
+        ended_ms = self._view.ended_ms or self._now_ms
         uptime_ms = 0 if started_ms is None else ended_ms - started_ms
         yield _gauge(
             "penstock_job_uptime_seconds", "since it first ran here", job, uptime_ms / 1000
@@ -82,7 +80,7 @@ class JobMetrics(Collector):
         )
         yield _gauge(f"{name}_size_bytes", "the state that it names", job, last.size_bytes)
         yield _gauge(f"{name}_new_bytes", "what was uploaded for it", job, last.bytes_new)
-        age_ms = self._now_ms() - last.ended_ms
+        age_ms = self._now_ms - last.ended_ms
         yield _gauge(f"{name}_age_seconds", "since it completed", job, age_ms / 1000)
 
 

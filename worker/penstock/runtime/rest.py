@@ -8,13 +8,13 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import ValidationError
 
 from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.runtime.flink_rest import FlinkRest
+from penstock.runtime.logs import get_logger
 from penstock.runtime.order_desk import AnyOrder, OrderDesk
 from penstock.spec.orders import (
     CancelOrder,
@@ -26,7 +26,7 @@ from penstock.spec.orders import (
     StopOrder,
 )
 
-log = structlog.get_logger()
+log = get_logger()
 
 WAIT_MAX_S = 300.0
 _BODY_BYTES_MAX = 4 << 20

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from penstock.core import paths
 from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
@@ -35,14 +34,14 @@ from penstock.network.control import ControlSocket, connect
 from penstock.network.frames import AnyFrame
 from penstock.runtime.coordinator_config import storage_urls
 from penstock.runtime.job_storage import JobStorage
-from penstock.runtime.logs import configure_logging
+from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.pdeathsig import die_with_parent
 from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, fetch
 from penstock.spec.loading import load_manifest
 from penstock.spec.streamjob import StreamJob
 from penstock.storage.location import open_store
 
-log = structlog.get_logger()
+log = get_logger()
 
 HEARTBEAT_S = 1.0
 _CONNECT_S = 60.0
