@@ -1,6 +1,6 @@
-"""How fast Flink (Java) does the keyed count that Penstock is measured with, as JSON lines.
+"""How fast Flink does the keyed count that Penstock is measured with, as JSON lines.
 
-    FLINK_VENV=… JAVA_HOME=… python benchmarks/flink.py --keys 10000 --backend rocksdb
+    python benchmarks/flink.py --venv … --keys 10000 --backend rocksdb
 
 Needs a JDK 17 and a virtual environment with apache-flink 2.x, which brings all of Flink's jars. The
 rate is the marginal one of two sizes, so that start-up does not count; only ratios of runs made side
@@ -16,46 +16,97 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-SOURCE = Path(__file__).parent / "peers" / "KeyedCount.java"
+from runs import TooClose, marginal, output_of
 
-
-def jars(venv: Path) -> str:
-    """The class path of the Flink in this virtual environment."""
-    found = sorted(venv.glob("lib/python*/site-packages/pyflink/lib"))
-    if not found:
-        sys.exit(f"no Flink in {venv}\n  do     pip install apache-flink there")
-    return f"{found[0]}/*"
+PEERS = Path(__file__).parent / "peers"
 
 
-def tool(java_home: Path | None, name: str) -> str:
-    """The JDK's program of this name."""
-    return str(java_home / "bin" / name) if java_home else name
+class Flink:
+    """A Flink to measure: the Java job compiled into `folder`, or the Python one.
 
+    `venv` is a virtual environment with apache-flink.
+    """
 
-def compiled(javac: str, class_path: str, folder: Path) -> None:
-    """Compile the job into a folder."""
-    subprocess.run([javac, "-cp", class_path, "-d", str(folder), str(SOURCE)], check=True)
+    def __init__(self, venv: Path, java_home: Path | None, folder: Path) -> None:
+        found = sorted(venv.glob("lib/python*/site-packages/pyflink"))
+        if not found:
+            sys.exit(f"no Flink in {venv}\n  do     pip install apache-flink there")
+        self._venv = venv
+        self._packages = found[0].parent
+        self._java_home = java_home
+        self._class_path = f"{found[0]}/lib/*"
+        self._folder = folder
+        source = str(PEERS / "KeyedCount.java")
+        javac = (self._tool("javac"), "-cp", self._class_path, "-d", str(folder), source)
+        subprocess.run(javac, check=True)
 
+    @property
+    def version(self) -> str:
+        """Flink's."""
+        names = [path.name for path in self._packages.glob("apache_flink-*.dist-info")]
+        return names[0].split("-")[1].removesuffix(".dist") if names else "unknown"
 
-def seconds(java: str, class_path: str, folder: Path, records: int, options: list[str]) -> float:
-    """How long one run of the job took, measured inside it."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        done = subprocess.run(
+    def measure(
+        self,
+        engine: str,
+        records: Sequence[int],
+        *,
+        keys: int,
+        backend: str,
+        parallelism: int,
+        checkpoint_ms: int,
+    ) -> dict[str, Any]:
+        """The marginal rate of `flink-java` or `pyflink`; PyFlink's state is in RocksDB.
+
+        Raises:
+            TooClose: the sizes are too small.
+        """
+
+        def seconds(count: int) -> float:
+            if engine == "pyflink":
+                return self._python(count, keys, parallelism, checkpoint_ms)
+            return self._java(count, keys, backend, parallelism, checkpoint_ms)
+
+        return {
+            "engine": engine,
+            "backend": backend,
+            "keys": keys,
+            "parallelism": parallelism,
+            "checkpoint_ms": checkpoint_ms,
+            **marginal(seconds, records),
+        }
+
+    def _java(self, *options: object) -> float:
+        return self._seconds(
             [
-                *(java, "-Xmx4g", "--add-opens=java.base/java.util=ALL-UNNAMED"),
-                *("-cp", f"{class_path}:{folder}", "KeyedCount"),
-                *(str(records), *options, scratch),
+                *(self._tool("java"), "-Xmx4g", "--add-opens=java.base/java.util=ALL-UNNAMED"),
+                *("-cp", f"{self._class_path}:{self._folder}", "KeyedCount", *map(str, options)),
             ],
-            capture_output=True,
-            text=True,
-            check=False,
+            {},
         )
-    found = re.search(r"^SECONDS ([\d.]+)$", done.stdout, re.MULTILINE)
-    if found is None:
-        sys.exit(f"Flink's job failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return float(found[1])
+
+    def _python(self, *options: object) -> float:
+        env = {"PYTHONPATH": str(self._packages)}  # thread mode finds its modules by nothing else
+        if self._java_home:
+            env["JAVA_HOME"] = str(self._java_home)
+        script = str(PEERS / "keyed_count_pyflink.py")
+        return self._seconds([str(self._venv / "bin" / "python"), script, *map(str, options)], env)
+
+    def _seconds(self, command: list[str], env: dict[str, str]) -> float:
+        """How long a job took, measured inside it."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            out, err = output_of([*command, scratch], env)
+        found = re.search(r"^SECONDS ([\d.]+)$", out, re.MULTILINE)
+        if found is None:
+            sys.exit(f"Flink's job failed:\n{out[-2000:]}\n{err[-4000:]}")
+        return float(found[1])
+
+    def _tool(self, name: str) -> str:
+        return str(self._java_home / "bin" / name) if self._java_home else name
 
 
 def main() -> None:
@@ -63,6 +114,7 @@ def main() -> None:
     env = os.environ.get
     parser.add_argument("--venv", type=Path, default=env("FLINK_VENV"), help="else $FLINK_VENV")
     parser.add_argument("--java-home", type=Path, default=env("JAVA_HOME"), help="else $JAVA_HOME")
+    parser.add_argument("--engine", choices=["flink-java", "pyflink"], default="flink-java")
     parser.add_argument("--records", type=int, nargs=2, default=[2_000_000, 6_000_000])
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--backend", choices=["rocksdb", "hashmap"], default="rocksdb")
@@ -73,33 +125,21 @@ def main() -> None:
     if given.venv is None:
         parser.error("--venv or FLINK_VENV must name the environment with apache-flink")
 
-    class_path = jars(Path(given.venv))
     java_home = Path(given.java_home) if given.java_home else None
-    options = [
-        *(str(given.keys), given.backend, str(given.parallelism)),
-        str(given.checkpoint_ms),
-    ]
     with tempfile.TemporaryDirectory(prefix="penstock-flink-") as name:
-        folder = Path(name)
-        compiled(tool(java_home, "javac"), class_path, folder)
+        flink = Flink(Path(given.venv), java_home, Path(name))
         for _ in range(given.rounds):
-            few, many = sorted(given.records)
-            took = [
-                seconds(tool(java_home, "java"), class_path, folder, records, options)
-                for records in (few, many)
-            ]
-            if took[1] <= took[0]:
-                sys.exit(f"{many} records took no longer than {few}: {took}; give larger --records")
-            figures = {
-                "engine": "flink-java",
-                "backend": given.backend,
-                "keys": given.keys,
-                "parallelism": given.parallelism,
-                "checkpoint_ms": given.checkpoint_ms,
-                "records": [few, many],
-                "seconds": took,
-                "records_per_second": round((many - few) / (took[1] - took[0])),
-            }
+            try:
+                figures = flink.measure(
+                    given.engine,
+                    given.records,
+                    keys=given.keys,
+                    backend=given.backend,
+                    parallelism=given.parallelism,
+                    checkpoint_ms=given.checkpoint_ms,
+                )
+            except TooClose as e:
+                sys.exit(f"{e}; give larger --records")
             print(json.dumps(figures), flush=True)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.core.chains import subtasks_by_worker
-from penstock.core.ids import AttemptNumber, ChannelId, CheckpointId, JobId
+from penstock.core.ids import AttemptNumber, ChannelId, CheckpointId, JobId, WorkerId
 from penstock.network import frames
 from penstock.network.memory import MemoryChannel
 from penstock.runtime.assembly import Assembly, Surroundings
@@ -58,7 +58,7 @@ class Inside:
             parallelism=1,
             max_parallelism=128,
             placement=(0,),
-            subtasks=subtasks_by_worker(graph, placement=(0,))[0],
+            subtasks=subtasks_by_worker(graph, placement=(0,))[WorkerId(0)],
             restore={},
             committed=None,
             job_nonce="n",

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 
 import msgspec
 from jobs.keyed_count import spread
+from runs import TooClose, marginal
+
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig, Outcome
 from penstock.runtime.logs import configure_logging
 from penstock.snapshots import Snapshot
@@ -116,21 +119,19 @@ def keys_of(records: int, keys: int) -> int:
     return len(found)
 
 
-def measure(setting: KeyedCount, records: tuple[int, int]) -> dict[str, Any]:
-    """The marginal rate of two sizes."""
-    few, many = sorted(records)
-    took = [run(replace(setting, records=count)) for count in (few, many)]
-    if took[1] <= took[0]:
-        sys.exit(f"{many} records took no longer than {few}: {took}; give larger --records")
+def measure(setting: KeyedCount, records: Sequence[int]) -> dict[str, Any]:
+    """The marginal rate of two sizes.
+
+    Raises:
+        TooClose: the sizes are too small.
+    """
     return {
         "engine": "penstock",
         "backend": setting.backend,
         "keys": setting.keys,
         "parallelism": setting.parallelism,
         "checkpoint_ms": setting.checkpoint_ms,
-        "records": [few, many],
-        "seconds": [round(seconds, 3) for seconds in took],
-        "records_per_second": round((many - few) / (took[1] - took[0])),
+        **marginal(lambda count: run(replace(setting, records=count)), records),
     }
 
 
@@ -154,7 +155,10 @@ def main() -> None:
     )
     configure_logging("plain")
     for _ in range(given.rounds):
-        print(json.dumps(measure(setting, tuple(given.records))), flush=True)
+        try:
+            print(json.dumps(measure(setting, given.records)), flush=True)
+        except TooClose as e:
+            sys.exit(f"{e}; give larger --records")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ state by being mutated, on no backend.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from penstock.core.descriptors import StateKind
 from penstock.core.errors import Rejected
@@ -56,10 +56,23 @@ class Cell:
     """Base: one key's part of one state. Subclasses made by `cell_class` carry `spec`, `backend`."""
 
     __slots__ = ("row",)
+    row: bytes
     spec: StateSpec
     backend: KeyedBackend
     single_row = True
     """Whether the whole cell is one row, fetched by multi-get before the cell is made."""
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[bytes], stored: Sequence[bytes | None]) -> list[Cell]:
+        """The cells of a single-row state, for these rows and what is stored in them."""
+        make: Any = cls
+        return [make(row, data) for row, data in zip(rows, stored, strict=True)]
+
+    @classmethod
+    def drain_all(cls, cells: Iterable[Cell], into: Changes) -> None:
+        """Append what must be written of these cells, and take it as written."""
+        for cell in cells:
+            cell.drain(into)
 
     def drain(self, into: Changes) -> None:
         """Append what must be written, and take it as written."""
@@ -83,11 +96,28 @@ class ValueCell(Cell):
     value: Any
     saved: Any
 
-    def __init__(self, row: bytes, stored: bytes | None) -> None:
-        self.row = row
-        self.value = self.saved = (
-            self.spec.default if stored is None else self.spec.serializer.decode(stored[1:])
-        )
+    @classmethod
+    def of_rows(cls, rows: Sequence[bytes], stored: Sequence[bytes | None]) -> list[Cell]:
+        """See Cell."""
+        # Not by __init__, nor is draining a method of one: a call costs as much as all the rest.
+        default, decode = cls.spec.default, cls.spec.serializer.decode
+        cells = [cls.__new__(cls) for _ in rows]
+        for cell, row, data in zip(cells, rows, stored, strict=True):
+            cell.row = row
+            cell.value = cell.saved = default if data is None else decode(data[1:])
+        return cast("list[Cell]", cells)
+
+    @classmethod
+    def drain_all(cls, cells: Iterable[Any], into: Changes) -> None:
+        """See Cell."""
+        default, encode, stored = cls.spec.default, cls.spec.serializer.encode, cls.spec.stored
+        for cell in cells:
+            value = cell.value
+            if value is cell.saved:
+                continue
+            is_plain = value is not None and value != default
+            into.append((cell.row, PLAIN + encode(value) if is_plain else stored(value)))
+            cell.saved = value
 
     def exists(self) -> bool:
         """Whether the value differs from the default."""
@@ -96,14 +126,6 @@ class ValueCell(Cell):
     def clear(self) -> None:
         """Back to the default."""
         self.value = self.spec.default
-
-    def drain(self, into: Changes) -> None:
-        """See Cell."""
-        value = self.value
-        if value is self.saved:
-            return
-        into.append((self.row, self.spec.stored(value)))
-        self.saved = value
 
 
 class EncodedValueCell(Cell):

@@ -11,7 +11,7 @@ copied out nothing newer is written to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -89,19 +89,20 @@ class KeyedStates:
         if not classes <= self._key_classes:
             self._check_classes(classes, keys)
         lookups = keys if self._by_object else [encode_key(key) for key in keys]
+        if not self.cells or self._dirty.issuperset(lookups):
+            return lookups  # What is dirty has its cells, and was written for the barrier before.
         unique = set(lookups)
-        if self.cells:
-            missing = unique.difference(self.cells[0])
-            if missing:
-                if self._declared is not None and self._declared.exact_class is None:
-                    self._check_new(keys, lookups, missing)
-                self._load(list(missing))
-            if self._frozen:
-                touched = unique & self._frozen
-                if touched:
-                    self._frozen -= touched
-                    self._write(touched)
-            self._dirty |= unique
+        missing = unique.difference(self.cells[0])
+        if missing:
+            if self._declared is not None and self._declared.exact_class is None:
+                self._check_new(keys, lookups, missing)
+            self._load(list(missing))
+        if self._frozen:
+            touched = unique & self._frozen
+            if touched:
+                self._frozen -= touched
+                self._write(touched)
+        self._dirty |= unique
         return lookups
 
     def trim(self) -> None:
@@ -196,22 +197,17 @@ class KeyedStates:
             make: Any = cls
             if cls.single_row:
                 stored = self.backend.get_many(cls.spec.name, rows)
-                for lookup, row, data in zip(lookups, rows, stored, strict=True):
-                    table[lookup] = make(row, data)
+                table.update(zip(lookups, cls.of_rows(rows, stored), strict=True))
             else:
-                for lookup, row in zip(lookups, rows, strict=True):
-                    table[lookup] = make(row)
+                table.update(zip(lookups, map(make, rows), strict=True))
 
-    def _write(self, lookups: Collection[Any]) -> None:
-        for name, table in zip(self.names, self.cells, strict=True):
-            changes: Changes = []
-            for lookup in lookups:
-                cell: Cell = table[lookup]
-                cell.drain(changes)
-                if len(changes) >= _ROWS_AT_ONCE:
-                    self._write_rows(name, changes)
-                    changes = []
-            self._write_rows(name, changes)
+    def _write(self, lookups: Iterable[Any]) -> None:
+        rest = iter(lookups)
+        while some := list(islice(rest, _ROWS_AT_ONCE)):
+            for cls, table in zip(self.classes, self.cells, strict=True):
+                changes: Changes = []
+                cls.drain_all([table[lookup] for lookup in some], changes)
+                self._write_rows(cls.spec.name, changes)
 
     def _write_rows(self, name: str, changes: Changes) -> None:
         for part in _parts(changes, _ROWS_AT_ONCE):
