@@ -18,6 +18,7 @@ from penstock.core.ids import OperatorId
 from penstock.core.keygroups import KeyGroupRange
 from penstock.core.keys import encode_key
 from penstock.core.rows import group_width, row_prefix
+from penstock.dataflow import describe
 from penstock.dataflow.functions import KeyedFunction, SnapshotContext, SupportsProcess
 from penstock.dataflow.nodes import KeyBy, Node
 from penstock.dataflow.states import SideOutput, State, declared
@@ -79,6 +80,7 @@ class Harness(Generic[K, T, Out]):
             runs=fn,
             key=KeyBy(lambda record: record) if is_keyed else None,
             label=type(fn).__name__,
+            location=describe.location(fn),
         )
         self._node.check()
         self._pristine = _untouched(fn)
