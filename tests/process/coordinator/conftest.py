@@ -72,13 +72,14 @@ class ScriptedWorker:
     """Answers as a worker would, and remembers what it was told.
 
     Each part of a checkpoint is one small file that it uploads. `stalls`: it acknowledges nothing.
-    `stuck_ms`: the age of progress that its heartbeats tell.
+    `stuck_ms`: the age of progress that its heartbeats tell. `mute`: it sends no heartbeats.
     """
 
     ordinal: int
     folder: Path
     stalls: bool = False
     stuck_ms: int = 0
+    mute: bool = False
     told: list[frames.AnyFrame] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)
 
@@ -126,7 +127,9 @@ class ScriptedWorker:
             try:
                 frame = connection.receive(0.1)
             except TimeoutError:
-                connection.send(frames.Heartbeat(attempt, self.stuck_ms, self._metrics(subtasks)))
+                beat = frames.Heartbeat(attempt, self.stuck_ms, self._metrics(subtasks))
+                if not self.mute:
+                    connection.send(beat)
                 continue
             except Exception:
                 return

@@ -135,6 +135,15 @@ def test_a_worker_that_leaves_fails_the_attempt_and_the_next_one_follows(coordin
 
 
 @pytest.mark.usefixtures("seldom")
+def test_a_worker_that_is_silent_too_long_has_left(coordinator, worker, wait):
+    coordinator.order_start()
+    coordinator.wait_for_phase("Running")
+    worker.mute = True
+    error = wait(lambda: coordinator.status()["lastError"], "the failure")
+    assert error["what"] == "worker 0 left: nothing heard of it for 2 s"
+
+
+@pytest.mark.usefixtures("seldom")
 def test_a_worker_without_progress_fails_its_attempt(coordinator, worker, wait):
     coordinator.order_start()
     coordinator.wait_for_phase("Running")

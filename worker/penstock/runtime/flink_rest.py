@@ -16,15 +16,13 @@ from penstock._version import __version__
 from penstock.core import paths
 from penstock.core.errors import Rejected
 from penstock.core.ids import JobId
-from penstock.runtime.job_status import snapshot_url
+from penstock.runtime import flink_shapes as shapes
 from penstock.runtime.job_view import CheckpointRecord, CheckpointStatus, JobView
 from penstock.runtime.order_desk import AnyOrder, OrderDesk
 from penstock.spec.orders import (
     CancelOrder,
     CheckpointOrder,
-    JobPhase,
     JobStatus,
-    OperatorStatus,
     RequestPhase,
     RequestStatus,
     SavepointOrder,
@@ -35,59 +33,6 @@ FLINK_VERSION = "2.3.0"
 """The version whose REST this is; `flink-revision` says who answers."""
 
 _TRIGGER_ID = re.compile(r"[0-9a-f]{32}")
-_STATE = {
-    JobPhase.WAITING: "CREATED",
-    JobPhase.DEPLOYING: "INITIALIZING",
-    JobPhase.RUNNING: "RUNNING",
-    JobPhase.RESTARTING: "RESTARTING",
-    JobPhase.STOPPING: "RUNNING",
-    JobPhase.ENDING: "RUNNING",
-    JobPhase.FINISHED: "FINISHED",
-    JobPhase.STOPPED: "FINISHED",
-    JobPhase.CANCELLED: "CANCELED",
-    JobPhase.FAILED: "FAILED",
-    JobPhase.STOOD_DOWN: "SUSPENDED",
-}
-_STATES = (
-    "INITIALIZING",
-    "CREATED",
-    "RUNNING",
-    "FAILING",
-    "FAILED",
-    "CANCELLING",
-    "CANCELED",
-    "FINISHED",
-    "RESTARTING",
-    "SUSPENDED",
-    "RECONCILING",
-)
-_TASK_STATES = (
-    "CREATED",
-    "SCHEDULED",
-    "DEPLOYING",
-    "RUNNING",
-    "FINISHED",
-    "CANCELING",
-    "CANCELED",
-    "FAILED",
-    "RECONCILING",
-    "INITIALIZING",
-)
-_TASK_STATE = {
-    "CREATED": "CREATED",
-    "INITIALIZING": "INITIALIZING",
-    "RUNNING": "RUNNING",
-    "RESTARTING": "SCHEDULED",
-    "FINISHED": "FINISHED",
-    "CANCELED": "CANCELED",
-    "FAILED": "FAILED",
-    "SUSPENDED": "CANCELED",
-}
-_CHECKPOINT_STATUS = {
-    CheckpointStatus.IN_PROGRESS: "IN_PROGRESS",
-    CheckpointStatus.COMPLETED: "COMPLETED",
-    CheckpointStatus.FAILED: "FAILED",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +91,7 @@ class FlinkRest:
     async def get_overview(self, _: web.Request) -> web.Response:
         """GET /v1/overview."""
         status = self.status()
-        state = _STATE[status.phase]
+        state = shapes.STATE[status.phase]
         return web.json_response(
             {
                 "taskmanagers": len(status.workers),
@@ -165,13 +110,13 @@ class FlinkRest:
 
     async def get_jobs(self, _: web.Request) -> web.Response:
         """GET /v1/jobs."""
-        state = _STATE[self.view.phase]
+        state = shapes.STATE[self.view.phase]
         return web.json_response({"jobs": [{"id": self.jid, "status": state}]})
 
     async def get_jobs_overview(self, _: web.Request) -> web.Response:
         """GET /v1/jobs/overview."""
         status = self.status()
-        tasks = _task_counts(status)
+        tasks = shapes.task_counts(status)
         return web.json_response(
             {
                 "jobs": [
@@ -179,7 +124,7 @@ class FlinkRest:
                         **self._times(status),
                         "jid": self.jid,
                         "name": status.name,
-                        "state": _STATE[status.phase],
+                        "state": shapes.STATE[status.phase],
                         "job-type": "STREAMING",
                         "jobType": "STREAMING",
                         "last-modification": self._times(status)["start-time"],
@@ -196,13 +141,13 @@ class FlinkRest:
     async def get_job_status(self, request: web.Request) -> web.Response:
         """GET /v1/jobs/:jid/status."""
         self._check(request)
-        return web.json_response({"status": _STATE[self.view.phase]})
+        return web.json_response({"status": shapes.STATE[self.view.phase]})
 
     async def get_job(self, request: web.Request) -> web.Response:
         """GET /v1/jobs/:jid."""
         self._check(request)
         status = self.status()
-        state, times = _STATE[status.phase], self._times(status)
+        state, times = shapes.STATE[status.phase], self._times(status)
         return web.json_response(
             {
                 **times,
@@ -215,15 +160,18 @@ class FlinkRest:
                 "now": self.now_ms(),
                 "timestamps": {
                     name: times["start-time"] if name in {"CREATED", state} else 0
-                    for name in _STATES
+                    for name in shapes.STATES
                 },
-                "vertices": [self._vertex(status, operator) for operator in status.operators],
-                "status-counts": _task_counts(status),
+                "vertices": [
+                    {**times, **shapes.vertex(status, operator, self.jid)}
+                    for operator in status.operators
+                ],
+                "status-counts": shapes.task_counts(status),
                 "plan": {
                     "jid": self.jid,
                     "name": status.name,
                     "type": "STREAMING",
-                    "nodes": [_plan_node(operator) for operator in status.operators],
+                    "nodes": [shapes.plan_node(operator) for operator in status.operators],
                 },
                 "pending-operators": 0,
             }
@@ -245,32 +193,6 @@ class FlinkRest:
             "start-time": start_ms,
             "end-time": -1 if end_ms is None else end_ms,
             "duration": max(0, (end_ms or self.now_ms()) - start_ms),
-        }
-
-    def _vertex(self, status: JobStatus, operator: OperatorStatus) -> dict[str, Any]:
-        state = _TASK_STATE[_STATE[status.phase]]
-        return {
-            **self._times(status),
-            "id": paths.flink_id(operator.id),
-            "slotSharingGroupId": self.jid,
-            "name": f"{operator.id} ({operator.kind})",
-            "maxParallelism": status.max_parallelism,
-            "parallelism": operator.parallelism,
-            "status": state,
-            "tasks": {s: operator.parallelism if s == state else 0 for s in _TASK_STATES},
-            "metrics": {
-                "read-bytes": 0,
-                "read-bytes-complete": False,
-                "write-bytes": 0,
-                "write-bytes-complete": False,
-                "read-records": operator.records_in,
-                "read-records-complete": True,
-                "write-records": operator.records_out,
-                "write-records-complete": True,
-                "accumulated-backpressured-time": 0,
-                "accumulated-idle-time": 0,
-                "accumulated-busy-time": 0.0,
-            },
         }
 
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────
@@ -301,7 +223,7 @@ class FlinkRest:
         return web.json_response(
             {
                 "counts": counts,
-                "summary": _summary(completed),
+                "summary": shapes.summary(completed),
                 "latest": {
                     "completed": self._first(r for r in completed if not r.savepoint),
                     "savepoint": self._first(r for r in completed if r.savepoint),
@@ -325,34 +247,8 @@ class FlinkRest:
         return next((self._checkpoint(record) for record in records), None)
 
     def _checkpoint(self, record: CheckpointRecord) -> dict[str, Any]:
-        ended_ms = record.ended_ms
-        body: dict[str, Any] = {
-            "className": _CHECKPOINT_STATUS[record.status].lower(),
-            "id": record.id,
-            "status": _CHECKPOINT_STATUS[record.status],
-            "is_savepoint": record.savepoint,
-            "savepointFormat": "CANONICAL" if record.savepoint else None,
-            "trigger_timestamp": record.started_ms,
-            "latest_ack_timestamp": ended_ms or record.started_ms,
-            "checkpointed_size": record.bytes_new,
-            "state_size": record.size_bytes,
-            "end_to_end_duration": (ended_ms or self.now_ms()) - record.started_ms,
-            "alignment_buffered": 0,
-            "processed_data": 0,
-            "persisted_data": 0,
-            "num_subtasks": record.acknowledged,
-            "num_acknowledged_subtasks": record.acknowledged,
-            "checkpoint_type": "SAVEPOINT" if record.savepoint else "CHECKPOINT",
-            "tasks": {},
-        }
-        if record.status is CheckpointStatus.COMPLETED:
-            root = self.savepoints_url if record.savepoint else self.checkpoints_url
-            body["external_path"] = snapshot_url(record, root)
-            body["discarded"] = False
-        elif record.status is CheckpointStatus.FAILED:
-            body["failure_timestamp"] = ended_ms
-            body["failure_message"] = record.reason
-        return body
+        root = self.savepoints_url if record.savepoint else self.checkpoints_url
+        return shapes.checkpoint(record, root, now_ms=self.now_ms())
 
     # ── orders that are asked about again ───────────────────────────────────────────────────────
 
@@ -454,49 +350,3 @@ def _trigger_id(body: dict[str, Any]) -> str:
     if not isinstance(given, str) or not _TRIGGER_ID.fullmatch(given):
         raise Rejected("triggerId is not 32 hex digits", where="body")
     return given
-
-
-def _task_counts(status: JobStatus) -> dict[str, int]:
-    total = sum(operator.parallelism for operator in status.operators)
-    state = _TASK_STATE[_STATE[status.phase]]
-    return {s: total if s == state else 0 for s in _TASK_STATES}
-
-
-def _plan_node(operator: OperatorStatus) -> dict[str, Any]:
-    return {
-        "id": paths.flink_id(operator.id),
-        "parallelism": operator.parallelism,
-        "operator": "",
-        "operator_strategy": "",
-        "description": f"{operator.id} ({operator.kind})",
-        "optimizer_properties": {},
-    }
-
-
-def _summary(completed: list[CheckpointRecord]) -> dict[str, Any]:
-    return {
-        "checkpointed_size": _statistics([r.bytes_new for r in completed]),
-        "state_size": _statistics([r.size_bytes for r in completed]),
-        "end_to_end_duration": _statistics([r.duration_ms or 0 for r in completed]),
-        "alignment_buffered": _statistics([]),
-        "processed_data": _statistics([]),
-        "persisted_data": _statistics([]),
-    }
-
-
-def _statistics(values: list[int]) -> dict[str, float]:
-    ordered = sorted(values) or [0]
-
-    def quantile(q: float) -> float:
-        return float(ordered[min(len(ordered) - 1, int(q * len(ordered)))])
-
-    return {
-        "min": ordered[0],
-        "max": ordered[-1],
-        "avg": sum(ordered) // len(ordered),
-        "p50": quantile(0.5),
-        "p90": quantile(0.9),
-        "p95": quantile(0.95),
-        "p99": quantile(0.99),
-        "p999": quantile(0.999),
-    }
