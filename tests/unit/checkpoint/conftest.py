@@ -9,7 +9,8 @@ import pytest
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint import log, recovery
-from penstock.checkpoint.coordinator import JobCoordinator, Phase
+from penstock.checkpoint.coordinator import JobCoordinator
+from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, Identity
 from penstock.core.chains import chains
 from penstock.core.descriptors import StateDescriptor, StateKind

@@ -2,7 +2,7 @@
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
-from penstock.checkpoint.coordinator import Phase
+from penstock.checkpoint.phases import Phase
 from penstock.core import paths
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
 from penstock.core.log import EntryKind

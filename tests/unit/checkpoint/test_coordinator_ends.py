@@ -4,7 +4,7 @@ import pytest
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
-from penstock.checkpoint.coordinator import Phase
+from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.restart import SAME_RECORD_MAX
 from penstock.checkpoint.settings import FailureRate, FixedDelay, NoRestart, OnCancellation
 from penstock.core.ids import AttemptNumber, SubtaskId

@@ -5,7 +5,7 @@ from dataclasses import replace
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint import log, recovery
-from penstock.checkpoint.coordinator import Phase
+from penstock.checkpoint.phases import Phase
 from penstock.core import paths
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId
 from penstock.core.log import Attempt, Entry, EntryKind

@@ -59,6 +59,10 @@ class RunningAttempt:
         """Whether all input was read and processed."""
         return self.finished >= self.expected
 
+    def has_completed(self, count: int) -> bool:
+        """Whether this attempt completed that many checkpoints."""
+        return self.completed_count >= count
+
     def has_committed(self, checkpoint: CheckpointId) -> bool:
         """Whether every worker's sinks committed all up to a checkpoint."""
         return all(self.committed.get(worker, 0) >= checkpoint for worker in self.subtasks)

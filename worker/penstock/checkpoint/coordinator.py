@@ -1,9 +1,9 @@
 """The coordinator of one job: what happens next, from what was told so far.
 
-It decides attempts, checkpoints, ends and recoveries; every decision that must not be taken twice is
-an entry of the log first, and only a won entry has consequences. It never touches a clock, a socket
-or the store: `handle` takes one fact and returns what is to be done, in order
-(`runtime.coordinator` does it in production, `testing.simulation` in simulation).
+It decides attempts, ends and recoveries; every decision that must not be taken twice is an entry of
+the log first, and only a won entry has consequences. It never touches a clock, a socket or the store:
+`handle` takes one fact and returns what is to be done, in order (`runtime.coordinator` does it in
+production, `testing.simulation` in simulation). Checkpoints are `checkpoints`'.
 
 While the outcome of an entry or of a manifest is unknown nothing is given up, deleted or decided:
 orders and failures wait until it is known.
@@ -11,22 +11,22 @@ orders and failures wait until it is known.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint import log, opening, recovery, retention
 from penstock.checkpoint.attempt import RunningAttempt
+from penstock.checkpoint.checkpoints import Broken, Checkpoints, Order, Ready
 from penstock.checkpoint.effects import Effect
-from penstock.checkpoint.ending import Ending, savepoint_of
+from penstock.checkpoint.ending import Ending, committed_entry, savepoint_of
 from penstock.checkpoint.events import Event, Failure
 from penstock.checkpoint.known import KnownSnapshots
 from penstock.checkpoint.opening import Opening
-from penstock.checkpoint.pending import PendingCheckpoint
+from penstock.checkpoint.outbox import Outbox
+from penstock.checkpoint.phases import MOVES, WITH_CHILDREN, Phase
 from penstock.checkpoint.restart import Restarts
-from penstock.checkpoint.schedule import Demand, Schedule, Wanted
+from penstock.checkpoint.schedule import Demand
 from penstock.checkpoint.settings import (
     CheckpointSettings,
     ExponentialDelay,
@@ -38,44 +38,6 @@ from penstock.core.errors import Rejected
 from penstock.core.graph import JobGraph
 from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
 from penstock.core.log import End, EndKind, Entry, EntryKind, SnapshotRef
-from penstock.core.manifest import Manifest
-
-
-class Phase(StrEnum):
-    """Where the coordinator stands."""
-
-    BACKING_OFF = "backing off"
-    READING = "reading"
-    WAITING = "waiting"
-    GATHERING = "gathering"
-    OPENING = "opening"
-    DEPLOYING = "deploying"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    ENDING = "ending"
-    ENDED = "ended"
-    STOOD_DOWN = "stood down"
-
-
-_P = Phase
-MOVES: dict[Phase, frozenset[Phase]] = {
-    # between attempts
-    _P.BACKING_OFF: frozenset({_P.READING, _P.ENDING}),
-    _P.READING: frozenset({_P.WAITING, _P.GATHERING, _P.ENDING, _P.ENDED}),
-    _P.WAITING: frozenset({_P.READING}),
-    # an attempt: workers are there, the entry is won, all restored, records flow
-    _P.GATHERING: frozenset({_P.OPENING, _P.WAITING, _P.ENDING}),
-    _P.OPENING: frozenset({_P.DEPLOYING}),
-    _P.DEPLOYING: frozenset({_P.RUNNING, _P.BACKING_OFF, _P.ENDING}),
-    _P.RUNNING: frozenset({_P.STOPPING, _P.BACKING_OFF, _P.ENDING}),
-    _P.STOPPING: frozenset({_P.RUNNING, _P.BACKING_OFF, _P.ENDING}),
-    # the end stands in the log; sinks commit what is left
-    _P.ENDING: frozenset({_P.ENDED, _P.BACKING_OFF}),
-    _P.ENDED: frozenset({_P.READING}),
-    _P.STOOD_DOWN: frozenset(),
-}
-
-_WITH_CHILDREN = frozenset({_P.DEPLOYING, _P.RUNNING, _P.STOPPING, _P.ENDING})
 
 
 class JobCoordinator:
@@ -85,27 +47,27 @@ class JobCoordinator:
         self.phase = Phase.READING
         self.entry: Entry | None = None
         self.workers: dict[WorkerId, tuple[str, ...]] = {}
-        self.run: RunningAttempt | None = None
-        self.last_failure: Failure | None = None
-        self.restarts = Restarts(settings.restart)
         self._identity = identity
         self._graph = graph
         self._settings = settings
-        self._schedule = Schedule(settings)
+        self._out = Outbox(identity.savepoints_url)
+        self._snapshots = KnownSnapshots(identity.job)
+        self._checkpoints = Checkpoints(identity.job, settings, self._snapshots, self._out)
+        self._restarts = Restarts(settings.restart)
+        self._ending_restarts = Restarts(ExponentialDelay())
         self._now_ms = 0
         self._retry_at_ms = 0
         self._nonces = 0
-        self._snapshots = KnownSnapshots(identity.job)
-        self._failed_in_a_row = 0
         self._order: told.StartOrdered | None = None
         self._opening: Opening | None = None
         self._ending: Ending | None = None
-        self._ending_restarts = Restarts(ExponentialDelay())
         self._appending: Entry | None = None
-        self._publishing: dict[str, do.PublishSavepoint] = {}
-        self._answers: dict[str, do.Answer] = {}
         self._deferred: list[Event] = []
-        self._effects: list[Effect] = []
+
+    @property
+    def run(self) -> RunningAttempt | None:
+        """The attempt that workers were told to prepare, until it breaks or ends."""
+        return self._checkpoints.run
 
     def start(self) -> list[Effect]:
         """What is to be done first."""
@@ -115,7 +77,6 @@ class JobCoordinator:
         """Take one fact; what is to be done now, in this order."""
         if self.phase is Phase.STOOD_DOWN:
             return []
-        self._effects = []
         if isinstance(event, told.Tick):
             self._now_ms = event.now_ms
         elif self._is_busy and isinstance(event, _WAIT_FOR_OUTCOMES):
@@ -126,17 +87,14 @@ class JobCoordinator:
             self._take(self._deferred.pop(0))
         if not self._is_busy:
             self._advance()
-        return self._effects
+        return self._out.take()
 
     @property
     def _is_busy(self) -> bool:
         """Whether an outcome is unknown that every decision depends on."""
-        pending = self.run.pending if self.run else None
-        return (
-            self.phase is Phase.READING
-            or self._appending is not None
-            or (pending is not None and pending.is_committing)
-        )
+        pending = self._checkpoints.pending
+        is_committing = pending is not None and pending.is_committing
+        return self.phase is Phase.READING or self._appending is not None or is_committing
 
     def _take(self, event: Event) -> None:
         match event:
@@ -150,21 +108,22 @@ class JobCoordinator:
                 self._on_worker_left(worker, reason)
             case told.WorkerReady(worker, attempt) if run := self._run_of(attempt):
                 run.ready.add(worker)
-            case told.SubtaskAcked():
-                self._on_acked(event)
-            case told.SubtaskDeclined(attempt, checkpoint, subtask, reason):
-                if (pending := self._collecting(attempt)) and pending.checkpoint == checkpoint:
-                    self._checkpoint_failed(f"{subtask} declined: {reason}")
+            case told.SubtaskAcked() if self._run_of(event.attempt):
+                self._checkpoints.acknowledged(event, self._now_ms)
+            case told.SubtaskAcked() if self.entry is not None:
+                self._out.do_all(self._snapshots.collect(event, self.entry))
+            case told.SubtaskDeclined() if self._run_of(event.attempt):
+                self._unless_broken(self._checkpoints.declined(event, self._now_ms))
             case told.SubtaskFinished(attempt, subtask) if run := self._run_of(attempt):
                 run.finished.add(subtask)
             case told.WorkerCommitted(worker, attempt, checkpoint) if run := self._run_of(attempt):
                 run.committed[worker] = max(checkpoint, run.committed.get(worker, checkpoint))
             case told.AttemptFailed(attempt, failure) if self._run_of(attempt):
                 self._on_failed(failure)
-            case told.EntryWon(entry):
+            case told.EntryWon(entry) if entry == self._appending:
                 self._on_won(entry)
             case told.EntryLost(newest):
-                self._stand_down(f"entry {newest.seq} of the log is {newest.attempt.number}'s")
+                self._stand_down(f"entry {newest.seq} of the log is another coordinator's")
             case told.ManifestWritten() | told.ManifestRefused():
                 self._on_manifest(event)
             case told.SavepointPublished(request_id):
@@ -182,18 +141,19 @@ class JobCoordinator:
 
     def _advance(self) -> None:
         """Whatever can be done now is done; called after every event, so twice is harmless."""
+        run = self.run
         match self.phase:
             case Phase.BACKING_OFF if self._now_ms >= self._retry_at_ms:
                 self._read_log()
             case Phase.GATHERING:
                 self._open()
-            case Phase.DEPLOYING if self.run and self.run.is_ready:
+            case Phase.DEPLOYING if run and run.is_ready:
                 self._move(Phase.RUNNING)
-                self._schedule.attempt_started(self._now_ms)
-                self._effects.append(do.Run(self.run.attempt.number))
-                self._take_checkpoint()
-            case Phase.RUNNING | Phase.STOPPING:
-                self._take_checkpoint()
+                self._checkpoints.flow(self._now_ms)
+                self._out.do(do.Run(run.attempt.number))
+                self._go_on(run)
+            case Phase.RUNNING | Phase.STOPPING if run:
+                self._go_on(run)
             case Phase.ENDING:
                 self._go_on_ending()
             case _:
@@ -203,7 +163,7 @@ class JobCoordinator:
 
     def _read_log(self) -> None:
         self._move(Phase.READING)
-        self._effects.append(do.ReadLog())
+        self._out.do(do.ReadLog())
 
     def _on_log_read(self, read: told.LogRead) -> None:
         newest = read.newest
@@ -233,12 +193,12 @@ class JobCoordinator:
             case recovery.HasEnded():
                 assert self.entry is not None, decision
                 self._move(Phase.ENDED)
-                self._effects.append(do.JobOver(self.entry))
+                self._out.do(do.JobOver(self.entry))
                 return
             case recovery.Damaged(snapshot, reason, older):
-                self._tell("damaged", path=snapshot.path, reason=reason, older=older)
+                self._out.tell("damaged", path=snapshot.path, reason=reason, older=older)
             case recovery.WaitForOrder(revision):
-                self._tell("waits for an order", revision=revision)
+                self._out.tell("waits for an order", revision=revision)
             case _:
                 pass
         self._move(Phase.WAITING)
@@ -247,7 +207,7 @@ class JobCoordinator:
         try:
             self._opening = opening.recovered(read, snapshot, self._graph)
         except Rejected as e:
-            self._tell("refused", **_reason(e))
+            self._out.tell("refused", **_reason(e))
             self._move(Phase.WAITING)
         else:
             self._move(Phase.GATHERING)
@@ -266,7 +226,7 @@ class JobCoordinator:
                 )
             self._opening = opening.ordered(order, read, self._graph)
         except Rejected as e:
-            self._answer(order.request_id, ok=False, **_reason(e))
+            self._out.answer(order.request_id, ok=False, **_reason(e))
             return False
         return True
 
@@ -275,70 +235,69 @@ class JobCoordinator:
         entry = self.entry
         if entry is None or entry.request_id != order.request_id:
             return False
-        self._answer(order.request_id, ok=True, attempt=entry.attempt.number)
+        self._out.answer(order.request_id, ok=True, attempt=entry.attempt.number)
         return True
 
     def _open(self) -> None:
-        opening_ = self._opening
-        assert opening_ is not None, self.phase
-        if not all(WorkerId(i) in self.workers for i in range(opening_.parallelism)):
-            return
-        self._move(Phase.OPENING)
-        self._append(
-            opening.entry_of(
-                opening_,
-                self.entry,
-                self._identity,
-                self.workers,
-                nonce=self._nonce(),
-                at_ms=self._now_ms,
+        wanted = self._opening
+        assert wanted is not None, self.phase
+        if all(WorkerId(i) in self.workers for i in range(wanted.parallelism)):
+            self._move(Phase.OPENING)
+            self._append(
+                opening.entry_of(
+                    wanted,
+                    self.entry,
+                    self._identity,
+                    self.workers,
+                    nonce=self._nonce(),
+                    at_ms=self._now_ms,
+                )
             )
-        )
 
     def _deploy(self, entry: Entry) -> None:
-        opening_, self._opening = self._opening, None
-        assert opening_ is not None, entry
-        if opening_.snapshot is not None and opening_.manifest is not None:
-            self._snapshots.add(opening_.snapshot, opening_.manifest)
-        self.run = RunningAttempt(self._identity, self._graph, entry.attempt)
-        self._failed_in_a_row = 0
+        opened, self._opening = self._opening, None
+        assert opened is not None, entry
+        if opened.snapshot is not None and opened.manifest is not None:
+            self._snapshots.add(opened.snapshot, opened.manifest)
+        run = RunningAttempt(self._identity, self._graph, entry.attempt)
+        self._checkpoints.begin(run)
         self._move(Phase.DEPLOYING)
-        self._effects.append(do.CancelWorkers(AttemptNumber(entry.attempt.number - 1)))
-        self._effects.append(opening.prepare(entry, opening_.manifest, self._graph))
-        self._effects += self._snapshots.settle(entry)
-        if entry.request_id is not None and entry.request_id not in self._answers:
-            start = entry.attempt.restored_from
-            self._answer(
-                entry.request_id,
-                ok=True,
-                attempt=entry.attempt.number,
-                restored_from=start.path if start else None,
-            )
-        for worker in self.run.subtasks:
-            if worker not in self.workers:
-                self._on_failed(Failure(f"worker {worker} left while the attempt was opened"))
-                return
+        self._out.do(
+            do.CancelWorkers(AttemptNumber(entry.attempt.number - 1)),
+            opening.prepare(entry, opened.manifest, self._graph),
+        )
+        self._out.do_all(self._snapshots.settle(entry))
+        start = entry.attempt.restored_from
+        self._out.answer(
+            entry.request_id,
+            ok=True,
+            attempt=entry.attempt.number,
+            restored_from=start.path if start else None,
+        )
+        gone = sorted(run.subtasks.keys() - self.workers.keys())
+        if gone:
+            self._on_failed(Failure(f"worker {gone[0]} left while the attempt was opened"))
 
     # ── entries ─────────────────────────────────────────────────────────────────────────────────
 
     def _append(self, entry: Entry) -> None:
         assert self._appending is None, (self._appending, entry)
         self._appending = entry
-        self._effects.append(do.Append(entry))
+        self._out.do(do.Append(entry))
 
     def _on_won(self, entry: Entry) -> None:
-        if entry != self._appending:
-            return
         self._appending = None
         self.entry = entry
-        self._trim(entry)
+        old = entry.seq - max(self._settings.log_entries, 1)
+        if old > 0:
+            self._out.do(do.DeleteFiles((paths.log_entry(self._identity.job, old),)))
         match entry.kind:
             case EntryKind.OPENED:
                 self._deploy(entry)
             case EntryKind.COMPLETED:
-                self._on_completed(entry)
+                self._checkpoints.completed(entry, self._now_ms)
             case EntryKind.RELEASED:
-                self._notify_completed(entry)
+                self._checkpoints.notify(entry)
             case EntryKind.ENDED if entry.end and entry.end.committed:
                 self._on_end_committed(entry)
             case EntryKind.ENDED:
@@ -346,83 +305,39 @@ class JobCoordinator:
             case _:
                 raise AssertionError(entry.kind)
 
-    def _trim(self, entry: Entry) -> None:
-        old = entry.seq - max(self._settings.log_entries, 1)
-        if old > 0:
-            self._effects.append(do.DeleteFiles((paths.log_entry(self._identity.job, old),)))
-
-    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────
-
-    def _take_checkpoint(self) -> None:
-        run, entry = self.run, self.entry
-        assert run is not None, self.phase
+    def _go_on(self, run: RunningAttempt) -> None:
+        """While records flow: end a hold that was long enough, see to checkpoints."""
+        entry = self.entry
         assert entry is not None, self.phase
-        if run.pending is not None:
-            if run.pending.is_expired(self._now_ms, self._settings.timeout_ms):
-                self._checkpoint_failed(f"not done in {self._settings.timeout_ms} ms")
-            return
-        if entry.hold is not None and run.completed_count >= entry.hold.stable:
+        if entry.hold is not None and run.pending is None and run.has_completed(entry.hold.stable):
             self._append(log.released(entry, nonce=self._nonce(), at_ms=self._now_ms))
             return
-        wanted = self._schedule.next(
-            self._now_ms,
-            holds=entry.hold is not None,
-            savepoint_waits=run.taken is not None,
-            is_final=run.is_finished,
-        )
-        if wanted is None:
-            return
-        if wanted.demand is Demand.STOP:
-            self._move(Phase.STOPPING)
-        self._schedule.started(wanted, self._now_ms)
-        base = max((ref.id for ref in entry.retained), default=None)
-        self._effects += run.trigger(wanted, base=base, now_ms=self._now_ms)
-
-    def _collecting(self, attempt: AttemptNumber) -> PendingCheckpoint | None:
-        run = self._run_of(attempt)
-        pending = run.pending if run else None
-        return pending if pending and not pending.is_committing else None
-
-    def _on_acked(self, ack: told.SubtaskAcked) -> None:
-        run = self._run_of(ack.attempt)
-        if run is None:
-            if self.entry is not None:
-                self._effects += self._snapshots.collect(ack, self.entry)
-            return
-        was_taken = run.taken
-        self._effects += run.acknowledge(ack, now_ms=self._now_ms)
-        if run.taken is not was_taken:
-            self._schedule.ended(self._now_ms)
+        self._unless_broken(self._checkpoints.advance(entry, self._now_ms))
+        if self.phase in (Phase.RUNNING, Phase.STOPPING):
+            phase = Phase.STOPPING if self._checkpoints.is_stopping else Phase.RUNNING
+            if phase is not self.phase:
+                self._move(phase)
 
     def _on_manifest(self, event: told.ManifestWritten | told.ManifestRefused) -> None:
-        run, entry = self.run, self.entry
-        pending = run.pending if run else None
-        if pending is None or not pending.is_committing or pending.checkpoint != event.checkpoint:
-            return
-        assert run is not None, event
-        assert entry is not None, event
-        if isinstance(event, told.ManifestRefused):
-            pending.written = None
-            if event.is_taken:
-                self._take_the_next_number(pending)
-            else:
-                self._checkpoint_failed(event.reason)
-            return
-        path = paths.checkpoint_metadata(self._identity.job, pending.checkpoint)
-        ref = SnapshotRef(pending.checkpoint, path, event.digest)
-        assert pending.written is not None, pending
-        self._snapshots.add(ref, pending.written)
-        if pending.wanted.demand in (Demand.STOP, Demand.FINAL):
-            is_stop = pending.wanted.demand is Demand.STOP
+        outcome = self._checkpoints.written(event, self._now_ms)
+        if isinstance(outcome, Ready):
+            self._complete(outcome)
+        else:
+            self._unless_broken(outcome)
+
+    def _complete(self, ready: Ready) -> None:
+        entry = self.entry
+        assert entry is not None, ready
+        if ready.wanted.demand in (Demand.STOP, Demand.FINAL):
             self._end(
-                EndKind.STOPPED if is_stop else EndKind.FINISHED,
-                new=ref,
-                request_id=pending.wanted.request_id or entry.request_id,
-                savepoint=self._folder(pending.wanted) if is_stop else None,
+                EndKind.FINISHED if ready.savepoint is None else EndKind.STOPPED,
+                new=ready.snapshot,
+                request_id=ready.wanted.request_id,
+                savepoint=ready.savepoint,
             )
             return
         retained, dropped = retention.retain(
-            entry.retained, ref, count=self._settings.retained, hold=entry.hold
+            entry.retained, ready.snapshot, count=self._settings.retained, hold=entry.hold
         )
         self._append(
             log.completed(
@@ -434,125 +349,50 @@ class JobCoordinator:
             )
         )
 
-    def _on_completed(self, entry: Entry) -> None:
-        run = self.run
-        assert run is not None, entry
-        pending, run.pending = run.pending, None
-        assert pending is not None, entry
-        run.completed_count += 1
-        self._failed_in_a_row = 0
-        self._schedule.ended(self._now_ms)
-        self._notify_completed(entry)
-        self._effects += self._snapshots.settle(entry)
-        self._publish_taken(run)
-        self._tell(
-            "checkpoint completed",
-            id=pending.checkpoint,
-            duration_ms=self._now_ms - pending.started_ms,
-            bytes_new=pending.bytes_new,
-        )
-        if pending.wanted.demand is Demand.ORDERED and pending.wanted.request_id is not None:
-            self._answer(pending.wanted.request_id, ok=True, checkpoint=pending.checkpoint)
-
-    def _notify_completed(self, entry: Entry) -> None:
-        newest = log.recovery_point(entry)
-        if newest is not None:
-            self._effects.append(
-                do.NotifyCompleted(entry.attempt.number, newest.id, commit=entry.hold is None)
-            )
-
-    def _publish_taken(self, run: RunningAttempt) -> None:
-        taken, run.taken = run.taken, None
-        if taken is not None:
-            assert taken.wanted.request_id is not None, taken
-            self._publish(
-                do.PublishSavepoint(
-                    taken.wanted.request_id,
-                    self._folder(taken.wanted) + paths.METADATA,
-                    taken.manifest,
-                )
-            )
-
-    def _publish(self, effect: do.PublishSavepoint) -> None:
-        self._publishing[effect.request_id] = effect
-        self._effects.append(effect)
-
     def _on_published(self, request_id: str) -> None:
-        published = self._publishing.pop(request_id, None)
+        published = self._checkpoints.published(request_id)
         if published is None:
             return
         if self._ending is not None and request_id in self._ending.unpublished:
-            self._ending.unpublished.discard(request_id)
-            return  # a stop is answered when everything is committed
-        self._answer_savepoint(request_id, published.path, published.manifest)
-
-    def _take_the_next_number(self, pending: PendingCheckpoint) -> None:
-        assert self.run is not None, pending
-        self._effects += self.run.give_up("another attempt's manifest stands under its number")
-        self._running_again()
-        if pending.wanted.demand not in (Demand.FINAL, Demand.BEHIND):
-            self._queue(pending.wanted)
-
-    def _checkpoint_failed(self, reason: str) -> None:
-        run = self.run
-        assert run is not None, reason
-        pending = run.pending
-        assert pending is not None, reason
-        self._effects += run.give_up(reason)
-        self._schedule.ended(self._now_ms)
-        self._tell("checkpoint failed", id=pending.checkpoint, reason=reason)
-        self._running_again()
-        wanted = pending.wanted
-        if wanted.request_id is not None:
-            self._answer(wanted.request_id, ok=False, error=reason)
-        if wanted.to_savepoint:
-            return
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row > self._settings.tolerable_failures:
-            self._on_failed(Failure(f"checkpoint {pending.checkpoint} failed: {reason}"))
-
-    def _running_again(self) -> None:
-        if self.phase is Phase.STOPPING:
-            self._move(Phase.RUNNING)
+            self._ending.unpublished.discard(request_id)  # answered when all is committed
+        else:
+            folder = published.path.removesuffix(paths.METADATA)
+            self._out.answer_savepoint(request_id, folder, published.manifest)
 
     # ── failures ────────────────────────────────────────────────────────────────────────────────
 
     def _run_of(self, attempt: AttemptNumber) -> RunningAttempt | None:
         run = self.run
-        is_live = self.phase in _WITH_CHILDREN
+        is_live = self.phase in WITH_CHILDREN
         return run if run is not None and is_live and run.attempt.number == attempt else None
 
     def _on_worker_left(self, worker: WorkerId, reason: str) -> None:
         self.workers.pop(worker, None)
-        if self.run is not None and worker in self.run.subtasks and self.phase in _WITH_CHILDREN:
-            failed = told.AttemptFailed(
-                self.run.attempt.number, Failure(f"worker {worker} left: {reason}")
-            )
-            self._deferred.append(failed)
+        run = self.run
+        if run is not None and worker in run.subtasks and self.phase in WITH_CHILDREN:
+            failure = Failure(f"worker {worker} left: {reason}")
+            self._deferred.append(told.AttemptFailed(run.attempt.number, failure))
+
+    def _unless_broken(self, outcome: Broken | None) -> None:
+        if outcome is not None:
+            self._on_failed(outcome.failure)
 
     def _on_failed(self, failure: Failure) -> None:
-        run = self.run
-        assert run is not None, failure
-        self.last_failure = failure
-        self._tell("failed", failure=failure)
-        self._effects.append(do.CancelWorkers(run.attempt.number))
+        entry = self.entry
+        assert entry is not None, failure
+        self._out.tell("failed", failure=failure)
+        self._out.do(do.CancelWorkers(entry.attempt.number))
         if self._ending is not None:
-            self._ending_failed(failure)
+            self._on_ending_failed(entry, failure)
             return
-        pending, taken = run.pending, run.taken
-        self._effects += run.give_up(failure.what)
-        self._effects += run.give_up_taken()
-        for wanted in (pending and pending.wanted, taken and taken.wanted):
-            if wanted and wanted.demand is Demand.SAVEPOINT:
-                self._queue(wanted)
-            elif wanted and wanted.request_id is not None:
-                self._answer(wanted.request_id, ok=False, error=failure.what)
-        delay_ms = self.restarts.failed(failure, self._now_ms)
+        delay_ms = self._restarts.failed(failure, self._now_ms)
         if delay_ms is None:
-            assert self.entry is not None, failure
-            self._end(EndKind.FAILED, request_id=self.entry.request_id, reason=failure.what)
-            return
-        self.run = None
+            self._end(EndKind.FAILED, reason=failure.what)
+        else:
+            self._checkpoints.broke(failure.what)
+            self._back_off(delay_ms)
+
+    def _back_off(self, delay_ms: int) -> None:
         self._retry_at_ms = self._now_ms + delay_ms
         self._move(Phase.BACKING_OFF)
 
@@ -562,12 +402,12 @@ class JobCoordinator:
         self,
         kind: EndKind,
         *,
-        request_id: str | None,
+        request_id: str | None = None,
         new: SnapshotRef | None = None,
         savepoint: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Write the end down; an ordered end by `new` ends a hold, a broken-off one keeps it."""
+        """Write the end down; one with a `new` checkpoint ends a hold, a broken-off one keeps it."""
         entry = self.entry
         assert entry is not None, kind
         retained, dropped = entry.retained, tuple[SnapshotRef, ...]()
@@ -575,13 +415,15 @@ class JobCoordinator:
             retained, dropped = retention.retain(
                 entry.retained, new, count=self._settings.retained, hold=None
             )
+        else:
+            self._checkpoints.cancel_pending(reason or "the job was cancelled")
         self._append(
             log.ended(
                 entry,
                 End(kind, new or log.recovery_point(entry), savepoint=savepoint, reason=reason),
                 nonce=self._nonce(),
                 at_ms=self._now_ms,
-                request_id=request_id,
+                request_id=request_id or entry.request_id,
                 retained=retained,
                 dropping=(*self._snapshots.undeleted, *dropped),
                 hold=None if new else entry.hold,
@@ -589,36 +431,23 @@ class JobCoordinator:
         )
 
     def _on_ended(self, entry: Entry) -> None:
-        end, run = entry.end, self.run
+        end = entry.end
         assert end is not None, entry
-        if run is not None:
-            run.pending = None
+        is_complete = end.kind in (EndKind.STOPPED, EndKind.FINISHED)
         committed = recovery.committed_up_to(entry, end.go_on_from)
-        is_live = end.kind in (EndKind.STOPPED, EndKind.FINISHED)
-        self._begin_ending(committed, is_deployed=is_live)
-        if is_live:
-            self._notify_completed(entry)
-            if run is not None:
-                self._publish_taken(run)
+        self._begin_ending(committed, is_deployed=is_complete)
+        if is_complete:
+            self._checkpoints.notify(entry)
         else:
-            self._effects.append(do.CancelWorkers(entry.attempt.number))
-            if run is not None:
-                self._fail_taken(run)
-        self._effects += self._snapshots.settle(entry)
-        for wanted in self._schedule.clear():
-            if wanted.request_id is not None:
-                self._answer(wanted.request_id, ok=False, error=f"the job has {end.kind}")
-
-    def _fail_taken(self, run: RunningAttempt) -> None:
-        taken = run.taken
-        self._effects += run.give_up_taken()
-        if taken is not None and taken.wanted.request_id is not None:
-            self._answer(taken.wanted.request_id, ok=False, error="the job ended")
+            self._out.do(do.CancelWorkers(entry.attempt.number))
+        self._checkpoints.end(entry, is_complete=is_complete)
+        self._out.do_all(self._snapshots.settle(entry))
 
     def _begin_ending(self, committed: CheckpointId | None, *, is_deployed: bool) -> None:
         entry = self.entry
         assert entry is not None, committed
         assert entry.end is not None, entry
+        self._opening = None
         self._ending = Ending(committed, is_deployed)
         self._move(Phase.ENDING)
         if entry.end.go_on_from is not None:
@@ -626,7 +455,7 @@ class JobCoordinator:
             publish = savepoint_of(entry, manifest, self._identity.savepoints_url)
             if publish is not None:
                 self._ending.unpublished.add(publish.request_id)
-                self._publish(publish)
+                self._checkpoints.publish(publish)
 
     def _go_on_ending(self) -> None:
         entry, ending = self.entry, self._ending
@@ -635,24 +464,15 @@ class JobCoordinator:
         if not ending.is_deployed and not ending.is_committed(self.run):
             self._deploy_commit_only(entry, ending)
         if ending.is_done(self.run):
-            self._end_committed(entry)
-
-    def _end_committed(self, entry: Entry) -> None:
-        end, is_dropping = entry.end, self._drops_all(entry)
-        assert end is not None, entry
-        go_on_from = None if is_dropping else end.go_on_from
-        self._append(
-            log.ended(
-                entry,
-                replace(end, committed=True, go_on_from=go_on_from),
-                nonce=self._nonce(),
-                at_ms=self._now_ms,
-                request_id=entry.request_id,
-                retained=() if is_dropping else entry.retained,
-                dropping=(*self._snapshots.undeleted, *(entry.retained if is_dropping else ())),
-                hold=None if is_dropping else entry.hold,
+            self._append(
+                committed_entry(
+                    entry,
+                    nonce=self._nonce(),
+                    at_ms=self._now_ms,
+                    undeleted=self._snapshots.undeleted,
+                    drops_all=self._drops_all(entry),
+                )
             )
-        )
 
     def _drops_all(self, entry: Entry) -> bool:
         is_cancelled = entry.end is not None and entry.end.kind is EndKind.CANCELLED
@@ -660,54 +480,47 @@ class JobCoordinator:
 
     def _deploy_commit_only(self, entry: Entry, ending: Ending) -> None:
         assert entry.end is not None, entry
-        assert ending.committed is not None, entry
         assert entry.end.go_on_from is not None, entry
-        prepare = opening.prepare_commit_only(
-            entry,
-            self._snapshots.manifest(entry.end.go_on_from),
-            ending.committed,
-            self._graph,
-        )
+        assert ending.committed is not None, entry
+        manifest = self._snapshots.manifest(entry.end.go_on_from)
+        prepare = opening.prepare_commit_only(entry, manifest, ending.committed, self._graph)
         if not prepare.subtasks.keys() <= self.workers.keys():
             return
         ending.is_deployed = True
-        self.run = RunningAttempt(self._identity, self._graph, entry.attempt)
-        self.run.subtasks = prepare.subtasks
+        run = RunningAttempt(self._identity, self._graph, entry.attempt)
+        run.subtasks = prepare.subtasks
+        self._checkpoints.begin(run)
         if prepare.subtasks:
-            self._effects.append(do.CancelWorkers(entry.attempt.number))
-            self._effects.append(prepare)
+            self._out.do(do.CancelWorkers(entry.attempt.number), prepare)
 
-    def _ending_failed(self, failure: Failure) -> None:
+    def _on_ending_failed(self, entry: Entry, failure: Failure) -> None:
         """Workers broke before all was committed: others do it, if this is still the newest end."""
-        entry, self.run, self._ending = self.entry, None, None
-        assert entry is not None, failure
         delay_ms = self._ending_restarts.failed(failure, self._now_ms)
         if delay_ms is None:
             self._over(entry)  # the next coordinator tries once more
-        else:
-            self._retry_at_ms = self._now_ms + delay_ms
-            self._move(Phase.BACKING_OFF)
+            return
+        self._ending = self._checkpoints.run = None
+        self._back_off(delay_ms)
 
     def _on_end_committed(self, entry: Entry) -> None:
-        self._effects.append(do.CancelWorkers(entry.attempt.number))
-        self._effects += self._snapshots.settle(entry)
         assert entry.end is not None, entry
+        self._out.do(do.CancelWorkers(entry.attempt.number))
+        self._out.do_all(self._snapshots.settle(entry))
         if entry.end.kind in (EndKind.STOPPED, EndKind.CANCELLED):
-            self._answer_end(entry)
+            self._out.answer_end(entry)
         self._over(entry)
 
     def _over(self, entry: Entry) -> None:
-        self._ending = None
-        self.run = None
+        self._ending = self._checkpoints.run = None
         self._move(Phase.ENDED)
-        self._effects.append(do.JobOver(entry))
+        self._out.do(do.JobOver(entry))
         if self._order is not None:
             self._read_log()
 
-    # ── orders and answers ──────────────────────────────────────────────────────────────────────
+    # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
     def _on_start_ordered(self, order: told.StartOrdered) -> None:
-        if self._answered(order.request_id) or self._is_obeyed(order):
+        if self._out.has_answered(order.request_id) or self._is_obeyed(order):
             return
         if self.phase in (Phase.WAITING, Phase.ENDED):
             self._order = order
@@ -715,108 +528,42 @@ class JobCoordinator:
         elif self.phase is Phase.ENDING:
             self._order = order
         elif self._opening is None or self._opening.request_id != order.request_id:
-            self._answer(order.request_id, ok=False, error="the job runs already")
+            self._out.answer(order.request_id, ok=False, error="the job runs already")
 
-    def _on_checkpoint_ordered(
-        self, order: told.StopOrdered | told.SavepointOrdered | told.CheckpointOrdered
-    ) -> None:
-        if self._answered(order.request_id):
+    def _on_checkpoint_ordered(self, order: Order) -> None:
+        if self._out.has_answered(order.request_id):
             return
         if isinstance(order, told.SavepointOrdered) and order.published is not None:
             folder = paths.savepoint_folder(self._identity.job, order.request_id)
-            self._answer_savepoint(order.request_id, folder + paths.METADATA, order.published)
-            return
-        entry = self.entry
-        if self.phase in (Phase.ENDING, Phase.ENDED) and entry is not None:
-            if entry.request_id != order.request_id:
-                self._answer(order.request_id, ok=False, error="the job does not run")
-            elif self.phase is Phase.ENDED:
-                self._answer_end(entry)
-            return
-        if self.phase is Phase.WAITING:
-            self._answer(order.request_id, ok=False, error="the job does not run")
-            return
-        if not self._is_under_way(order.request_id):
-            self._queue(_wanted(order))
-
-    def _is_under_way(self, request_id: str) -> bool:
-        run = self.run
-        on_its_way = (run.pending, run.taken) if run else ()
-        is_pending = any(p is not None and p.wanted.request_id == request_id for p in on_its_way)
-        return is_pending or request_id in self._publishing
-
-    def _queue(self, wanted: Wanted) -> None:
-        dropped = self._schedule.order(wanted)
-        if dropped is not None and dropped.request_id is not None:
-            self._answer(dropped.request_id, ok=False, error="too many orders are waiting")
+            self._out.answer_savepoint(order.request_id, folder, order.published)
+        elif not self._answers_as_ended(order.request_id):
+            self._checkpoints.order(order)
 
     def _on_cancel_ordered(self, request_id: str) -> None:
-        entry = self.entry
-        if self._answered(request_id):
+        if self._out.has_answered(request_id) or self._answers_as_ended(request_id):
             return
-        if self.phase in (Phase.WAITING, Phase.ENDING, Phase.ENDED):
-            if entry is None or entry.request_id != request_id:
-                self._answer(request_id, ok=False, error="the job does not run")
-            elif self.phase is Phase.ENDED:
-                self._answer_end(entry)
-        elif entry is None or entry.end is not None:
+        if self.entry is None or self.entry.end is not None:
             self._opening = None  # nothing of the new run was written yet
             self._move(Phase.WAITING)
-            self._answer(request_id, ok=True)
+            self._out.answer(request_id, ok=True)
         else:
-            if self.run is not None:
-                self._drop_pending(self.run, "the job was cancelled")
-            self._opening = None
             self._end(EndKind.CANCELLED, request_id=request_id)
 
-    def _drop_pending(self, run: RunningAttempt, reason: str) -> None:
-        pending = run.pending
-        self._effects += run.give_up(reason)
-        if pending is not None and pending.wanted.request_id is not None:
-            self._answer(pending.wanted.request_id, ok=False, error=reason)
-
-    def _answered(self, request_id: str) -> bool:
-        answer = self._answers.get(request_id)
-        if answer is not None:
-            self._effects.append(answer)
-        return answer is not None
-
-    def _answer(self, request_id: str, *, ok: bool, **detail: Any) -> None:
-        answer = do.Answer(request_id, ok, detail)
-        self._answers[request_id] = answer
-        self._effects.append(answer)
-
-    def _answer_savepoint(self, request_id: str, path: str, manifest: Manifest) -> None:
-        self._answer(
-            request_id,
-            ok=True,
-            path=f"{self._identity.savepoints_url}/{path.rpartition('/')[0]}",
-            checkpoint=manifest.checkpoint,
-            bytes=manifest.size_bytes,
-        )
-
-    def _answer_end(self, entry: Entry) -> None:
-        end = entry.end
-        assert end is not None, entry
-        detail: dict[str, Any] = {"end": end.kind.value}
-        if end.go_on_from is not None:
-            detail["checkpoint"] = end.go_on_from.id
-        if end.savepoint is not None:
-            detail["path"] = f"{self._identity.savepoints_url}/{end.savepoint.rstrip('/')}"
-        self._answer(entry.request_id or "", ok=True, **detail)
+    def _answers_as_ended(self, request_id: str) -> bool:
+        """Whether nothing runs: who ordered the end is answered when it is committed."""
+        if self.phase not in (Phase.WAITING, Phase.ENDING, Phase.ENDED):
+            return False
+        if self.entry is None or self.entry.request_id != request_id:
+            self._out.answer(request_id, ok=False, error="the job does not run")
+        elif self.phase is Phase.ENDED:
+            self._out.answer_end(self.entry)
+        return True
 
     # ── small things ────────────────────────────────────────────────────────────────────────────
-
-    def _folder(self, wanted: Wanted) -> str:
-        assert wanted.request_id is not None, wanted
-        return paths.savepoint_folder(self._identity.job, wanted.request_id)
 
     def _nonce(self) -> str:
         self._nonces += 1
         return f"{self._identity.incarnation}-{self._nonces}"
-
-    def _tell(self, kind: str, **fields: Any) -> None:
-        self._effects.append(do.Tell(kind, fields))
 
     def _move(self, phase: Phase) -> None:
         assert phase in MOVES[self.phase], (self.phase, phase)
@@ -825,7 +572,7 @@ class JobCoordinator:
     def _stand_down(self, reason: str) -> None:
         self.phase = Phase.STOOD_DOWN
         self._deferred.clear()
-        self._effects.append(do.StandDown(reason))
+        self._out.do(do.StandDown(reason))
 
 
 _WAIT_FOR_OUTCOMES = (
@@ -849,13 +596,3 @@ def _seen(newest: Entry | None) -> set[int]:
 
 def _reason(e: Rejected) -> dict[str, Any]:
     return {"error": e.what, "where": e.where, "fix": e.fix}
-
-
-def _wanted(order: told.StopOrdered | told.SavepointOrdered | told.CheckpointOrdered) -> Wanted:
-    match order:
-        case told.StopOrdered(request_id, drain):
-            return Wanted(Demand.STOP, request_id, drain)
-        case told.SavepointOrdered(request_id):
-            return Wanted(Demand.SAVEPOINT, request_id)
-        case _:
-            return Wanted(Demand.ORDERED, order.request_id)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from penstock.checkpoint import log
 from penstock.checkpoint.attempt import RunningAttempt
 from penstock.checkpoint.effects import PublishSavepoint
 from penstock.checkpoint.pending import as_savepoint
 from penstock.core import paths
 from penstock.core.ids import CheckpointId
-from penstock.core.log import Entry
+from penstock.core.log import Entry, SnapshotRef
 from penstock.core.manifest import Manifest
 
 
@@ -42,4 +43,27 @@ def savepoint_of(entry: Entry, manifest: Manifest, savepoints_url: str) -> Publi
         entry.request_id or "",
         end.savepoint + paths.METADATA,
         as_savepoint(manifest, f"{savepoints_url}/{end.savepoint}"),
+    )
+
+
+def committed_entry(
+    ended: Entry,
+    *,
+    nonce: str,
+    at_ms: int,
+    undeleted: tuple[SnapshotRef, ...],
+    drops_all: bool,
+) -> Entry:
+    """The entry that says that everything is committed; a cancel may drop all checkpoints by it."""
+    end = ended.end
+    assert end is not None, ended
+    return log.ended(
+        ended,
+        replace(end, committed=True, go_on_from=None if drops_all else end.go_on_from),
+        nonce=nonce,
+        at_ms=at_ms,
+        request_id=ended.request_id,
+        retained=() if drops_all else ended.retained,
+        dropping=(*undeleted, *(ended.retained if drops_all else ())),
+        hold=None if drops_all else ended.hold,
     )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint import log, recovery
-from penstock.checkpoint.coordinator import JobCoordinator, Phase
+from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.checkpoint.log import StoreAnswer, Unknown
+from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, Identity
 from penstock.core.ids import CheckpointId, WorkerId
 from penstock.core.log import Entry

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from penstock.checkpoint import events as told
-from penstock.checkpoint.coordinator import Phase
+from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, OnCancellation
 from penstock.core.ids import AttemptNumber, ChannelId, SubtaskId, WorkerId
 from penstock.core.log import End, EndKind
