@@ -18,7 +18,8 @@ from typing import Any, Self, TypeVar
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint import log, recovery
-from penstock.checkpoint.coordinator import JobCoordinator, Phase
+from penstock.checkpoint.coordinator import JobCoordinator
+from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, FixedDelay, Identity
 from penstock.connectors import collect
 from penstock.core.errors import Rejected
