@@ -7,7 +7,6 @@ the job's log has ended. It decides nothing about the job; what it wants it orde
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import secrets
@@ -17,16 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
+from penstock.core.errors import PenstockError, Rejected
+from penstock.runtime.local_client import HOST, LocalClient, error_in
 from penstock.runtime.local_processes import LocalProcesses, environment
 from penstock.runtime.registry import Registration, RunningJob, register
 from penstock.spec.orders import (
     CancelOrder,
     JobPhase,
     JobStatus,
-    Order,
     RequestPhase,
     RequestStatus,
     StartOrder,
@@ -39,15 +38,12 @@ COORDINATOR = "coordinator"
 REST_PORT = 8081
 STATE_FOLDER = "state"
 
-_HOST = "127.0.0.1"
 _PORTS_TRIED = 100
 _POLL_S = 0.1
 _READY_POLL_S = 0.02
-_ORDER_WAIT_S = 5
 _CANCEL_PATIENCE_S = 10.0
 _FINAL_CODES = {2, 4, 5}
 """Exit codes that another start would only repeat: Rejected, Corrupt, stood down."""
-_ERRORS: dict[int, type[PenstockError]] = {3: Retryable, 4: Corrupt}
 
 
 class EndedAs(StrEnum):
@@ -108,6 +104,7 @@ class _Run:
     port: int
     rest_port: int
     token: str
+    client: LocalClient
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     started_s: float = field(default_factory=time.monotonic)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -161,7 +158,7 @@ class LocalRun:
         """
         run = await self._running()
         order = StopOrder(request_id=f"stop-{run.id}", drain=drain)
-        answer = await self._order(run, "stop", order)
+        answer = await run.client.order("stop", order)
         if answer.phase is RequestPhase.FAILED:
             raise Rejected(
                 f"the job was not stopped: {answer.error}",
@@ -195,13 +192,14 @@ class LocalRun:
         token = secrets.token_urlsafe(24)
 
         def gave_up(name: str, code: int) -> None:
-            run.broken = _error_in(ports_file) if name == COORDINATOR else None
+            run.broken = error_in(ports_file) if name == COORDINATOR else None
             run.broken = run.broken or Rejected(
                 f"{name} ended with exit code {code}",
                 where=str(self.workdir),
                 fix="its last lines say why",
             )
 
+        rest_port = _free_port(self._config.rest_port)
         run = _Run(
             processes=LocalProcesses(
                 self.folder,
@@ -212,8 +210,9 @@ class LocalRun:
             ),
             ports_file=ports_file,
             port=_free_port(0),
-            rest_port=_free_port(self._config.rest_port),
+            rest_port=rest_port,
             token=token,
+            client=LocalClient(rest_port, token, broken=lambda: run.broken),
         )
         return run
 
@@ -224,7 +223,7 @@ class LocalRun:
                 f"worker {i}",
                 "penstock.runtime.supervisor",
                 *("--worker", str(i)),
-                *("--coordinator", f"{_HOST}:{run.port}"),
+                *("--coordinator", f"{HOST}:{run.port}"),
                 *manifest,
                 *("--workdir", str(self.workdir / f"worker-{i}")),
             )
@@ -255,7 +254,7 @@ class LocalRun:
             if run.cancelled.is_set():
                 return
             await asyncio.sleep(_READY_POLL_S)
-        if error := _error_in(run.ports_file):
+        if error := error_in(run.ports_file):
             raise error
 
     def _publish(self, registration: Registration, run: _Run) -> None:
@@ -272,7 +271,7 @@ class LocalRun:
         )
 
     async def _lead(self, run: _Run, on_status: Callable[[JobStatus], None]) -> Outcome:
-        before = await self._status(run)
+        before = await run.client.status()
         started = asyncio.create_task(self._start(run, before))
         try:
             while not run.cancelled.is_set():
@@ -280,7 +279,7 @@ class LocalRun:
                     raise run.broken
                 if started.done():
                     started.result()
-                status = run.status = await self._status(run)
+                status = run.status = await run.client.status()
                 on_status(status)
                 if started.done() and status.phase.is_end:
                     break
@@ -309,7 +308,7 @@ class LocalRun:
             max_parallelism=spec.max_parallelism,
             restore=restore,
         )
-        answer = await self._order(run, "start", order)
+        answer = await run.client.order("start", order)
         if answer.phase is RequestPhase.FAILED:
             raise Rejected(answer.error or "the start was refused", where=self.url)
         run.ready.set()
@@ -360,33 +359,7 @@ class LocalRun:
 
     async def _cancel(self, run: _Run, order: CancelOrder) -> None:
         if run.ready.is_set():
-            await self._order(run, "cancel", order)
-
-    async def _status(self, run: _Run) -> JobStatus:
-        return JobStatus.model_validate(await self._call(run, "GET", "status"))
-
-    async def _order(self, run: _Run, path: str, order: Order) -> RequestStatus:
-        """What became of an order; asked again under its id until it is known."""
-        body = order.model_dump_json().encode()
-        while True:
-            found = await self._call(run, "POST", f"{path}?wait={_ORDER_WAIT_S}", body)
-            answer = RequestStatus.model_validate(found)
-            if answer.phase is not RequestPhase.RUNNING:
-                return answer
-
-    async def _call(self, run: _Run, method: str, path: str, body: bytes | None = None) -> Any:
-        """The answer of the coordinator, or of the next one when this one dies.
-
-        Raises:
-            PenstockError: it refused, or none will come.
-        """
-        while True:
-            try:
-                return await asyncio.to_thread(_call, run, method, path, body)
-            except (OSError, http.client.HTTPException):
-                if run.broken is not None:
-                    raise run.broken from None
-            await asyncio.sleep(_POLL_S)
+            await run.client.order("cancel", order)
 
 
 def with_local_storage(manifest: StreamJob) -> StreamJob:
@@ -401,33 +374,6 @@ def with_local_storage(manifest: StreamJob) -> StreamJob:
     return StreamJob.model_validate(document)
 
 
-def _call(run: _Run, method: str, path: str, body: bytes | None) -> Any:
-    connection = http.client.HTTPConnection(_HOST, run.rest_port, timeout=_ORDER_WAIT_S + 10)
-    try:
-        headers = {"Authorization": f"Bearer {run.token}"}
-        connection.request(method, f"/penstock/v1/{path}", body, headers)
-        answer = json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
-    if isinstance(answer.get("error"), dict):
-        raise _told(answer["error"])
-    return answer
-
-
-def _error_in(ports_file: Path) -> PenstockError | None:
-    """Why the coordinator ended, if it said so."""
-    try:
-        error = json.loads(ports_file.read_text()).get("error")
-    except FileNotFoundError:
-        return None
-    return None if error is None else _told(error)
-
-
-def _told(error: dict[str, Any]) -> PenstockError:
-    kind = _ERRORS.get(error["exitCode"], Rejected)
-    return kind(error["what"], where=error["where"], fix=error["fix"])
-
-
 def _free_port(wanted: int | None) -> int:
     """The port, if it is free; any for 0; for None 8081 or the next free one.
 
@@ -439,7 +385,7 @@ def _free_port(wanted: int | None) -> int:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((_HOST, port))
+                probe.bind((HOST, port))
             except OSError:
                 continue
             bound: int = probe.getsockname()[1]
