@@ -115,7 +115,7 @@ def failed(ran: Ran) -> str:
     rows = [("fix the code", f"then  {ran.again}", goes_on)]
     if error.operator is None or error.fix:
         rows = [("do", error.fix or "see the log above", ""), ("then", ran.again, goes_on)]
-    parts[-1] += table(rows, indent="  ")
+    parts[-1] += _rows(rows)
     return "\n".join(parts)
 
 

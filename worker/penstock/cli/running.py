@@ -136,6 +136,8 @@ class _Session:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+            if self.presses:  # whoever presses once more does not want a torn last sentence
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             for task in self.tasks:
                 task.cancel()
             await asyncio.gather(*self.tasks, return_exceptions=True)
