@@ -20,6 +20,7 @@ from penstock.network.memory import MemoryChannel
 from penstock.runtime.assembly import Assembly, Surroundings
 from penstock.runtime.mailbox import Mailbox
 from penstock.runtime.program import load_program
+from penstock.runtime.stages import KeyedStage
 from penstock.spec.streamjob import StreamJob
 
 JOBS = Path(__file__).parent / "jobs"
@@ -104,6 +105,12 @@ class Inside:
     def is_snapshotting(self) -> bool:
         """Whether a checkpoint is being written."""
         return any(task.is_snapshotting for task in self.mailbox.tasks)
+
+    @property
+    def changed_keys(self) -> int:
+        """Keys that are newer than the backend: what a checkpoint begun now must write."""
+        stages = (stage for task in self.mailbox.tasks for stage in task.stages.values())
+        return sum(s.states.changed_count for s in stages if isinstance(s, KeyedStage))
 
     def close(self) -> None:
         """Close the tasks."""

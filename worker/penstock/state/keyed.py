@@ -186,6 +186,11 @@ class KeyedStates:
         """Keys at hand; a lower bound of the keys there are."""
         return len(self.cells[0]) if self.cells else 0
 
+    @property
+    def changed_count(self) -> int:
+        """Keys at hand that are newer than the backend: what a barrier now would freeze."""
+        return len(self._dirty)
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _load(self, lookups: list[Any]) -> None:
