@@ -1,8 +1,11 @@
 """The door: help, usage errors, exit codes, what goes to stdout and what to stderr."""
 
+import contextlib
+import http.server
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,13 @@ def test_help_is_the_page_in_the_golden_file(penstock):
     assert (answer.err, answer.code) == ("", 0)
     assert penstock().out == answer.out
     assert penstock("-h").out == answer.out
+
+
+def test_what_pods_run_is_hidden_until_asked_for(penstock):
+    assert "coordinator  The coordinator" not in penstock("--help").out
+    everything = penstock("--help", "--all").out
+    assert "  worker      A worker: supervisor of one child per attempt\n" in everything
+    assert "  coordinator The coordinator of one job\n" in everything
 
 
 def test_run_help_is_the_page_in_the_golden_file(penstock):
@@ -88,6 +98,48 @@ def test_a_coordinator_that_does_not_answer_is_exit_code_3(penstock, command):
     assert (answer.out, answer.code) == ("", 3)
     assert "error: the coordinator does not answer" in answer.err
     assert "  where  http://127.0.0.1:1\n" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told", "code"),
+    [
+        (b"<html>", 200, "what answers there is no coordinator of Penstock", 2),
+        (b"{}", 200, "what answers there is no coordinator of Penstock", 2),
+        (b'{"error": {"what": "busy", "exitCode": 3}}', 503, "busy", 3),
+        (b'{"error": {"what": "torn", "exitCode": 4}}', 422, "torn", 4),
+        (b'{"error": {"what": "x", "exitCode": 2}}', 401, "the job's token is missing", 2),
+    ],
+)
+def test_what_another_service_or_a_refusal_answers_is_told(penstock, body, status, told, code):
+    with answering(body, status) as address:
+        for command in ("status", "stop"):
+            answer = penstock(command, "-m", address)
+            assert (answer.out, answer.code) == ("", code)
+            assert f"error: {told}\n" in answer.err
+
+
+@contextlib.contextmanager
+def answering(body: bytes, status: int):
+    """A service of HTTP that gives every request the same answer; its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            """Silence."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 def test_no_running_jobs_are_an_empty_list(penstock):

@@ -100,7 +100,7 @@ class _Root(click.Group):
 
 def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(root_help(everything="--all" in sys.argv), nl=False)
+        click.echo(root_help(everything=bool(ctx.obj)), nl=False)
         ctx.exit()
 
 
@@ -149,7 +149,8 @@ def run(args: list[str]) -> int:
     """Run one command line and give the exit code; errors are printed to stderr."""
     try:
         # Not click's own main(): it ends the process by itself when a pipe is closed.
-        with root.make_context("penstock", list(args)) as context:
+        everything = "--all" in args
+        with root.make_context("penstock", list(args), obj=everything) as context:
             answer = root.invoke(context)
         return answer if isinstance(answer, int) else 0
     except click.exceptions.Exit as e:
