@@ -83,6 +83,7 @@ class Conversation:
         graph: JobGraph = GRAPH,
         owner: str = "me",
         revision: str = "1",
+        asks: Iterable[told.Event] = (),
         **settings: Any,
     ) -> None:
         self.store = store or Store()
@@ -93,7 +94,9 @@ class Conversation:
         self.job = JobCoordinator(
             Identity(JOB, owner, revision, name, SAVEPOINTS), graph, CheckpointSettings(**settings)
         )
-        self._do(self.job.start())
+        first = self.job.start()
+        self.say(*asks)
+        self._do(first)
         for worker in range(workers):
             self.say(told.WorkerJoined(WorkerId(worker)))
 

@@ -177,7 +177,7 @@ class JobCoordinator:
             read, owner=identity.owner, revision=identity.revision, adopt=identity.adopt
         )
         if isinstance(decision, recovery.Foreign):
-            self._stand_down(f"the job's folder belongs to {decision.owner}")
+            self._refuse_all(f"the job's folder belongs to {decision.owner}")
         elif isinstance(decision, recovery.CommitOnly):
             self._begin_ending(decision.committed, is_deployed=False)
         elif self._obey(read):
@@ -186,6 +186,13 @@ class JobCoordinator:
             self._recover(read, decision.snapshot)
         else:
             self._settle(decision)
+
+    def _refuse_all(self, reason: str) -> None:
+        """Nothing will ever be done here: who asked is told why."""
+        for event in self._deferred:
+            if isinstance(event, _ORDERS):
+                self._out.answer(event.request_id, ok=False, error=reason)
+        self._stand_down(reason)
 
     def _settle(self, decision: recovery.Recovery) -> None:
         """Nothing runs until an order comes."""
@@ -575,15 +582,14 @@ class JobCoordinator:
         self._out.do(do.StandDown(reason))
 
 
-_WAIT_FOR_OUTCOMES = (
-    told.AttemptFailed,
-    told.SubtaskDeclined,
+_ORDERS = (
     told.StartOrdered,
     told.StopOrdered,
     told.SavepointOrdered,
     told.CheckpointOrdered,
     told.CancelOrdered,
 )
+_WAIT_FOR_OUTCOMES = (told.AttemptFailed, told.SubtaskDeclined, *_ORDERS)
 
 
 def _seen(newest: Entry | None) -> set[int]:

@@ -77,8 +77,11 @@ def append(job: JobId, entry: Entry) -> Generator[StoreRequest, StoreAnswer, Won
     """
     data = entry.to_bytes()
     there = yield from create(paths.log_entry(job, entry.seq), data)
-    newest = yield from _newest(job)
-    return Won(entry) if there == data and newest.seq == entry.seq else Lost(newest)
+    if there == data and (yield from _highest_seq(job)) == entry.seq:
+        return Won(entry)
+    newest = yield from read_newest(job)
+    assert newest is not None, "the newest entry of a log is never deleted"
+    return Lost(newest)
 
 
 def create(path: str, data: bytes) -> Generator[StoreRequest, StoreAnswer, bytes]:
@@ -98,11 +101,10 @@ def read_newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry | None
         Corrupt: it cannot be read.
     """
     while True:
-        listed = yield from listing(paths.log_folder(job))
-        numbers = [seq for path in listed if (seq := paths.log_seq(path)) is not None]
-        if not numbers:
+        highest = yield from _highest_seq(job)
+        if highest is None:
             return None
-        path = paths.log_entry(job, max(numbers))
+        path = paths.log_entry(job, highest)
         data = yield from read_object(path)
         if data is not None:  # else it was trimmed since, and there is a newer one
             return Entry.from_bytes(data, path=path)
@@ -124,10 +126,9 @@ def read_object(path: str) -> Generator[StoreRequest, StoreAnswer, bytes | None]
             return data
 
 
-def _newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry]:
-    newest = yield from read_newest(job)
-    assert newest is not None, "the newest entry of a log is never deleted"
-    return newest
+def _highest_seq(job: JobId) -> Generator[StoreRequest, StoreAnswer, int | None]:
+    listed = yield from listing(paths.log_folder(job))
+    return max((seq for path in listed if (seq := paths.log_seq(path)) is not None), default=None)
 
 
 # ── the next entry: each repeats the whole small truth of the one before ────────────────────────
