@@ -47,10 +47,11 @@ class Restarts:
                 return None
 
     def _is_poison(self, failure: Failure) -> bool:
-        # Behind a channel nobody knows where a record came from: there it is told by what it is.
-        place = failure.operator, failure.position, failure.key, failure.record
         if failure.position is None and failure.record is None:
             return False
+        # Behind a channel nobody knows where a record came from: there it is told by what it is.
+        what = (failure.position,) if failure.position else (failure.key, failure.record)
+        place = failure.operator, *what
         self._same_count = self._same_count + 1 if place == self._same else 1
         self._same = place
         return self._same_count >= SAME_RECORD_MAX

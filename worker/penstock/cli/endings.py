@@ -115,7 +115,7 @@ def failed(ran: Ran) -> str:
     rows = [("fix the code", f"then  {ran.again}", goes_on)]
     if error.operator is None or error.fix:
         rows = [("do", error.fix or "see the log above", ""), ("then", ran.again, goes_on)]
-    parts[-1] += _rows(rows)
+    parts[-1] += _rows(rows, least=0)
     return "\n".join(parts)
 
 
@@ -124,11 +124,11 @@ def restarted(error: ErrorStatus, *, restarts: int) -> str:
     return f"attempt {error.attempt} failed: {error.what} (restart {restarts})"
 
 
-def _rows(rows: Sequence[tuple[str, ...]]) -> str:
+def _rows(rows: Sequence[tuple[str, ...]], *, least: int = 38) -> str:
     """Label, path or command, remark; a long path pushes only its own remark."""
     label = max(len(row[0]) for row in rows)
-    short = [len(row[1]) for row in rows if len(row) > 2 and len(row[1]) <= 44]
-    width = max([*short, 38 if short else 0])
+    short = [len(row[1]) for row in rows if len(row) > 2 and row[2] and len(row[1]) <= 44]
+    width = max([*short, least if short else 0])
     lines = []
     for name, told, *remark in rows:
         line = f"  {name:<{label}}  {told:<{width}}  {''.join(remark)}"

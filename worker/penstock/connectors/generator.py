@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
+from operator import length_hint
 from random import Random
 from typing import Any, TypeVar
 
@@ -122,7 +123,13 @@ class GeneratorReader(Reader[Any]):
         end = min(begin + allowed, block_begin + BLOCK)
         if self._count is not None:
             end = min(end, self._count)
-        records = [make(index, random) for index in range(begin, end)]
+        indexes = iter(range(begin, end))
+        try:
+            records = [make(index, random) for index in indexes]
+        except OSError:
+            raise  # the world's: it may go the next time
+        except Exception as e:
+            raise self._failed(e, end - length_hint(indexes) - 1) from e
         self._go_on_at(end, random)
         self._batch_begin = begin
         self._rate.took(len(records))
@@ -143,6 +150,13 @@ class GeneratorReader(Reader[Any]):
 
     def close(self) -> None:
         """See Reader."""
+
+    def _failed(self, error: Exception, index: int) -> Rejected:
+        return Rejected(
+            f"the generator's function raised {type(error).__name__}: {error}",
+            where=f"record {index:,} of Generator(seed={self._seed})",
+            fix="correct it; it is called with an index and a Random",
+        )
 
     def _go_on_at(self, index: int, random: Random) -> None:
         if index % BLOCK:

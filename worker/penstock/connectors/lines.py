@@ -57,7 +57,7 @@ def undecodable(format: Any, error: Exception, where: str) -> Rejected:
     return Rejected(
         f"a line is not {format!r}: {error}",
         where=where,
-        fix="correct the line, or read it as text and decode it in a map with on_error",
+        fix="correct the line, or read it as text and decode it in a flat_map of your own",
     )
 
 

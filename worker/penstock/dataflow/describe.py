@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -20,6 +21,11 @@ def label(fn: Callable[..., Any]) -> str:
         return _lambda_source(fn) or "lambda"
     name: str = getattr(fn, "__qualname__", type(fn).__qualname__)
     return name.rpartition("<locals>.")[2]
+
+
+def without_addresses(label: str) -> str:
+    """A label in which an object of the author's without a repr reads the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", label)
 
 
 def location(fn: Any) -> str:

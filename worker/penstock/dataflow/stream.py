@@ -58,7 +58,7 @@ class Environment:
             uid=uid,
             parallelism=parallelism,
             record_type=source.record_type,
-            label=source.label,
+            label=describe.without_addresses(source.label),
         )
         return Stream(self, (Output(node.id),), record_type=source.record_type)
 
@@ -219,7 +219,7 @@ class Stream(Generic[T_co]):
             inputs=self._outputs,
             exchange=self._exchange,
             parallelism=parallelism,
-            label=sink.label,
+            label=describe.without_addresses(sink.label),
         )
 
     def side(self, output: SideOutput[U]) -> Stream[U]:

@@ -122,7 +122,7 @@ class Child:
             self._serve(mailbox, poller)
         except _Cancelled:
             pass
-        except Exception as e:  # noqa: BLE001  whatever it is, the coordinator is told
+        except (Exception, SystemExit) as e:  # noqa: BLE001  whatever it is, the coordinator is told
             self._tell(plan, e, is_running=is_running)
         finally:
             poller.close()
@@ -197,7 +197,7 @@ class Child:
     def _warn(self, message: str) -> None:
         self._control.post(frames.Said("warning", message))
 
-    def _tell(self, plan: frames.Prepare, error: Exception, *, is_running: bool) -> None:
+    def _tell(self, plan: frames.Prepare, error: BaseException, *, is_running: bool) -> None:
         failure = failure_of(error, self._folder)
         is_users = isinstance(error, UserError)
         self._control.send(

@@ -73,6 +73,7 @@ class Shell:
         loop = asyncio.get_running_loop()
         self._over: asyncio.Future[StoodDown] = loop.create_future()
         self.has_read_log = asyncio.Event()
+        self._has_written = False
 
     # ── what others call ────────────────────────────────────────────────────────────────────────
 
@@ -155,6 +156,7 @@ class Shell:
             case effects.ReadLog():
                 self._begin(self._read_log())
             case effects.Append(entry=entry):
+                self._has_written = True
                 self._begin(self._append(effect))
             case effects.WriteManifest():
                 self._begin(self._write_manifest(effect))
@@ -186,7 +188,8 @@ class Shell:
                 _say(kind, fields)
             case effects.JobOver(entry=entry):
                 assert entry.end is not None, entry
-                logger.info("job over", end=entry.end.kind.value, reason=entry.end.reason)
+                if self._has_written:  # else it was over before
+                    logger.info("job over", end=entry.end.kind.value, reason=entry.end.reason)
             case effects.StandDown(reason=reason):
                 if not self._over.done():
                     self._over.set_result(StoodDown(reason))

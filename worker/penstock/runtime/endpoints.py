@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.core.descriptors import StateKind
-from penstock.core.errors import Retryable
+from penstock.core.errors import Corrupt, Retryable
 from penstock.core.snapshots import OperatorRestore
 from penstock.dataflow.connector import Reader, SourceState, Writer
 from penstock.dataflow.nodes import SINK_PENDING, SOURCE_KNOWN, SOURCE_POSITION, Node
@@ -66,8 +66,20 @@ class SinkStage(Stage):
         self.records_in += len(values)
         try:
             self.writer.write(values)
-        except (TypeError, ValueError) as e:
-            raise UserError(self.node, record=values[0]) from e
+        except (OSError, Retryable, Corrupt):
+            raise  # the world's, not a record's
+        except Exception as e:
+            raise self._of_one(values) from e
+
+    def _of_one(self, values: Sequence[Any]) -> UserError:
+        """The error of a batch, told with the record that alone cannot be written either. What was
+        written goes with the attempt."""
+        for index, value in enumerate(values):
+            try:
+                self.writer.write([value])
+            except Exception:  # noqa: BLE001  it was raised for the batch, and is told with it
+                return UserError(self.node, record=value, index=index)
+        return UserError(self.node)
 
     def snapshot(self, checkpoint: int) -> dict[str, tuple[bytes, ...]]:
         """Prepare what was written, and remember it with what is still to be committed."""

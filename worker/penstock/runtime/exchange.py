@@ -112,7 +112,7 @@ class ByKey(Exchange):
         it = iter(values)
         try:
             keys = list(map(self._key, it))
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             failed = len(values) - length_hint(it) - 1
             raise UserError(self._node, record=values[failed], index=failed) from e
         if len(self.outputs) == 1:
@@ -148,7 +148,7 @@ class ByKey(Exchange):
     def _route(self, key: Any, value: Any) -> int:
         try:
             group = key_group(encode_key(key), max_parallelism=self._max_parallelism)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise UserError(self._node, record=value) from e
         return subtask_of(
             group, parallelism=len(self.outputs), max_parallelism=self._max_parallelism

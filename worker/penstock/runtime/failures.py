@@ -10,7 +10,7 @@ from typing import Any
 from penstock.checkpoint.events import Failure
 from penstock.core.errors import PenstockError
 from penstock.dataflow.nodes import Node
-from penstock.spec.tracebacks import author_lines, raised
+from penstock.spec.tracebacks import author_lines, definition_lines, raised
 
 NOTHING: Any = object()
 """No record, or no key: the author's own may be None."""
@@ -92,7 +92,7 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
             key=None if error.key is NOTHING else shown(error.key),
             record=None if error.record is NOTHING else shown(error.record),
             position=error.position,
-            lines=author_lines(cause, folder),
+            lines=_lines_of(cause, folder) or _where_written(node, folder),
             fix=cause.fix if isinstance(cause, PenstockError) else None,
         )
     if isinstance(error, PenstockError):
@@ -105,6 +105,19 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
         what=raised(error),
         lines=author_lines(error, folder) or tuple(traceback.format_exception(error)[-8:]),
     )
+
+
+def _lines_of(cause: BaseException, folder: Path) -> tuple[str, ...]:
+    """The author's, of what was raised or of what it was raised for."""
+    lines = author_lines(cause, folder)
+    return lines or (author_lines(cause.__cause__, folder) if cause.__cause__ else ())
+
+
+def _where_written(node: Node, folder: Path) -> tuple[str, ...]:
+    """The author's function that an operator runs, or the key function before one of ours."""
+    runs = getattr(node.runs, "process", node.runs)
+    key = None if node.key is None else node.key.fn
+    return definition_lines(runs, folder) or definition_lines(key, folder)
 
 
 def locals_of(error: BaseException, function: Callable[..., Any]) -> dict[str, Any]:

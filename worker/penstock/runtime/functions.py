@@ -74,5 +74,5 @@ def calling(node: Node) -> Iterator[None]:
     """What the author's code raises here, away from any record, is told with its operator."""
     try:
         yield
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UserError(node) from e

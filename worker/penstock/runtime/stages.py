@@ -18,6 +18,7 @@ from penstock.dataflow.nodes import Node
 from penstock.network.frames import OperatorMetrics
 from penstock.runtime.failures import NOTHING, UserError, locals_of
 from penstock.runtime.loops import check_value, keyed_loop
+from penstock.spec.tracebacks import raised
 from penstock.state.keyed import KeyedStates
 
 Down = Callable[[Sequence[Any]], None]
@@ -51,7 +52,7 @@ class Stage:
         it = iter(values)
         try:
             out = self.results(it, values)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             failed = max(len(values) - length_hint(it) - 1, 0)
             raise UserError(self.node, record=values[failed], index=failed) from e
         self._emit(out)
@@ -223,8 +224,8 @@ class KeyedStage(ProcessStage):
         self.records_in += len(values)
         try:
             lookups = self.states.bind(keys)
-        except Exception as e:
-            raise UserError(self.node, record=values[0]) from e
+        except (Exception, SystemExit) as e:
+            raise self._of_one(keys, values, e) from e
         if self._in_batches is not None:
             self._emit(self._in_batches(keys, lookups, self.states.cells[0]))
         else:
@@ -234,12 +235,24 @@ class KeyedStage(ProcessStage):
             args = (self.function, process, self.context, keys, lookups, values, out)
             try:
                 loop(*args, self.states.cells, self._classes, check_value)
-            except Exception as e:
+            except (Exception, SystemExit) as e:
                 at = locals_of(e, loop)
                 record, key = at.get("record", NOTHING), at.get("key", NOTHING)
                 raise UserError(self.node, record=record, key=key) from e
             self._emit(out)
         self.states.trim()
+
+    def _of_one(
+        self, keys: Sequence[Any], values: Sequence[Any], error: BaseException
+    ) -> UserError:
+        """The error of a batch, told with the record whose key alone raises it."""
+        for key, value in zip(keys, values, strict=True):
+            try:
+                self.states.bind([key])
+            except Exception as e:  # noqa: BLE001  which one it is was known before
+                if raised(e) == raised(error):
+                    return UserError(self.node, record=value, key=key)
+        return UserError(self.node)
 
     def finish_group(self, group: int) -> None:
         """At the end of input: the results of one key group's keys, for functions that wait."""
@@ -252,7 +265,7 @@ class KeyedStage(ProcessStage):
                     function.__dict__[name] = table[lookup]
                 try:
                     out.append((key, function.result()))
-                except Exception as e:
+                except (Exception, SystemExit) as e:
                     raise UserError(self.node, key=key) from e
             self._emit(out)
             self.states.trim()

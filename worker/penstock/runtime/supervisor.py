@@ -12,6 +12,7 @@ import os
 import queue
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -397,7 +398,16 @@ class Supervisor:
         if plan is not None and not told:
             how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             what = f"the child of worker {self._config.worker} was {how}"
-            self._tell(frames.Failed(attempt=plan.attempt, what=what))
+            self._tell(frames.Failed(attempt=plan.attempt, what=what, fix=_of_death(code)))
+
+
+def _of_death(code: int) -> str:
+    """Where to look after a child that could not say why it ended."""
+    if code == -signal.SIGKILL:
+        return "was it killed by hand, or for want of memory? dmesg and the memory limit tell"
+    if code < 0:
+        return "an extension module crashed; PYTHONFAULTHANDLER=1 prints where"
+    return "the job's code, or a library of it, ended the process: look for os._exit"
 
 
 def _sentence(error: PenstockError) -> str:

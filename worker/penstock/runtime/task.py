@@ -16,6 +16,7 @@ from typing import Any
 
 from penstock.checkpoint.alignment import Alignment
 from penstock.core.descriptors import StateKind
+from penstock.core.errors import Rejected
 from penstock.core.handles import KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import CheckpointId, OperatorId, SubtaskId
 from penstock.core.records import END_OF_INPUT, Barrier, Batch, EndOfInput, Watermark
@@ -135,7 +136,12 @@ class Task:
         assert self._source is not None
         if self._held_for is not None or self.has_finished:
             return False
-        polled = self._source.reader.poll(POLL_RECORDS)
+        try:
+            polled = self._source.reader.poll(POLL_RECORDS)
+        except Rejected as e:  # a record that cannot be read, the next time neither
+            unread = UserError(self._source.node)
+            unread.position = e.where
+            raise unread from e
         if polled is IDLE:
             return False
         if polled is END:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import linecache
 import sysconfig
 import traceback
 from pathlib import Path
@@ -31,6 +33,17 @@ def author_lines(error: BaseException, folder: Path) -> tuple[str, ...]:
         if frame.line:
             lines.append(f"  {frame.line}")
     return tuple(lines)
+
+
+def definition_lines(function: object, folder: Path) -> tuple[str, ...]:
+    """Where the author wrote a function, in the same two lines; none when it is not the author's."""
+    code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+    if code is None or Path(code.co_filename).is_relative_to(_OURS):
+        return ()
+    name = _told(code.co_filename, folder)
+    source = linecache.getline(code.co_filename, code.co_firstlineno).strip()
+    head = f'File "{name}", line {code.co_firstlineno}, in {code.co_name}'
+    return (head, f"  {source}") if source else (head,)
 
 
 def raised(error: BaseException) -> str:
