@@ -20,12 +20,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
-
 from penstock.cli.coordinator import Coordinator, find, new_request_id
 from penstock.cli.places import shown
 from penstock.cli.running import run
 from penstock.core.errors import PenstockError
+from penstock.runtime.logs import get_logger
 from penstock.spec.orders import JobPhase, JobStatus, SavepointOrder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +73,7 @@ spec:
   checkpoints: {{interval: 1s}}
 """
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Trouble(threading.Thread):
