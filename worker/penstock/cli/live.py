@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Protocol, Self, TextIO, cast
 
 import click
 from rich.console import Console
@@ -26,9 +27,13 @@ _SHOWN = re.compile(r"\S+ (?:warning|error|critical) |.* operator=")
 
 
 class Display(Protocol):
-    """Takes the job's status about ten times a second; `log` is where processes write their lines."""
+    """Takes the job's status about ten times a second.
+
+    `log` is where the job's processes write their lines, `stream` where this one does; None: stderr.
+    """
 
     log: IO[bytes] | None
+    stream: TextIO | None
 
     def update(self, status: JobStatus) -> None:
         """The job at this moment."""
@@ -52,6 +57,7 @@ class PlainLines:
     """Log lines only, and one for rates every ten seconds."""
 
     log: IO[bytes] | None = None
+    stream: TextIO | None = None
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -93,6 +99,7 @@ class LiveBlock:
     """A block that redraws in place; log lines scroll above it."""
 
     log: IO[bytes] | None
+    stream: TextIO | None
 
     def __init__(
         self, *, url: Callable[[], str | None], backend: str, now_ms: Callable[[], int]
@@ -112,6 +119,7 @@ class LiveBlock:
         read_end, write_end = os.pipe()
         self._lines = os.fdopen(read_end, encoding="utf-8", errors="replace")
         self.log = os.fdopen(write_end, "wb", buffering=0)
+        self.stream = cast(TextIO, _Lines(self._show))
         self._reader = threading.Thread(target=self._scroll, name="log-lines", daemon=True)
 
     def update(self, status: JobStatus) -> None:
@@ -142,8 +150,27 @@ class LiveBlock:
     def _scroll(self) -> None:
         with self._lines:
             for line in self._lines:
-                if _SHOWN.match(line) or not _is_log_line(line):
-                    self._live.console.print(Text(line.rstrip("\n")), soft_wrap=True)
+                self._show(line.rstrip("\n"))
+
+    def _show(self, line: str) -> None:
+        if _SHOWN.match(line) or not _is_log_line(line):
+            self._live.console.print(Text(line), soft_wrap=True)
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that hands on whole lines."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Take text, and hand on what lines it completes."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._show(line)
+        return len(text)
 
 
 def _is_log_line(line: str) -> bool:

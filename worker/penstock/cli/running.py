@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -12,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -77,9 +74,9 @@ def run(
     )
     local = LocalRun(config)
     command = again(job, parameters, parallelism, storage)
-    with _logging(config, display, local.job):
-        session = _Session(local, display, job, command, _results(job, environment))
-        return asyncio.run(session.run())
+    configure_logging(config.log, job=local.job, stream=display.stream)
+    session = _Session(local, display, job, command, _results(job, environment))
+    return asyncio.run(session.run())
 
 
 def again(job: Job, parameters: Sequence[str], parallelism: int | None, storage: str | None) -> str:
@@ -97,19 +94,6 @@ def again(job: Job, parameters: Sequence[str], parallelism: int | None, storage:
 def _backend(job: Job) -> str:
     name = job.manifest.spec.state.backend
     return name if name in BUILT_IN_BACKENDS else name.partition(":")[2]
-
-
-@contextlib.contextmanager
-def _logging(config: LocalRunConfig, display: Display, name: str) -> Any:
-    """Our own log lines go where those of the processes go."""
-    if display.log is None:
-        configure_logging(config.log, job=name)
-        yield
-        return
-    with os.fdopen(os.dup(display.log.fileno()), "w", buffering=1) as stream:
-        configure_logging(config.log, job=name, stream=stream)
-        yield
-    configure_logging(config.log, job=name)
 
 
 @dataclass(slots=True)

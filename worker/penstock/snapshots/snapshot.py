@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, overload
 
 from penstock.core.descriptors import KEYED_KINDS, StateDescriptor, StateKind
-from penstock.core.errors import Rejected
+from penstock.core.errors import Corrupt, Rejected
 from penstock.core.ids import OperatorId
 from penstock.core.keygroups import KeyGroupRange, key_group
 from penstock.core.keys import decode_key, encode_key, key_length
 from penstock.core.manifest import Manifest, OperatorSnapshot, SnapshotKind
 from penstock.core.paths import METADATA
-from penstock.core.rows import group_of, group_width, prefix_length
+from penstock.core.rows import PLAIN, group_of, group_width, prefix_length
 from penstock.snapshots.rows import Files, Rows, opened
 from penstock.state.plain import plain_map_key, plain_value
 from penstock.storage.location import open_store
@@ -251,5 +251,14 @@ def _cut(rows: Rows, width: int) -> Iterator[Entry]:
         yield Entry(
             group=group_of(start, width=width),
             key=start[width : key_length(start, width)],
-            rows=tuple((row[len(start) :], value[1:]) for row, value in same),
+            rows=tuple((row[len(start) :], _without_flags(value)) for row, value in same),
         )
+
+
+def _without_flags(value: bytes) -> bytes:
+    if value[:1] != PLAIN:
+        raise Corrupt(
+            f"a stored value has flags {value[:1].hex()}, which this Penstock does not know",
+            fix="read it with the version of Penstock that wrote it, or a later one",
+        )
+    return value[1:]
