@@ -150,10 +150,15 @@ class Child:
         shown = "" if host == "0.0.0.0" else address[0]  # noqa: S104
         self._control.send(frames.Ready(plan.attempt, (shown, address[1])))
         while True:
-            for frame in self._frames():
+            ready = self._frames()
+            for i, frame in enumerate(ready):
                 if isinstance(frame, frames.Run):
                     channels.addresses = frame.addresses
-                    return self._mailbox(plan, assembly, channels)
+                    mailbox = self._mailbox(plan, assembly, channels)
+                    # A checkpoint that somebody waits for is triggered in the same breath.
+                    for later in ready[i + 1 :]:
+                        mailbox.deliver(later)
+                    return mailbox
             _check(poller.poll(1.0))
 
     def _mailbox(self, plan: frames.Prepare, assembly: Assembly, channels: _Channels) -> Mailbox:
