@@ -1,14 +1,17 @@
 """Stopping, finishing, cancelling and failing, as conversations with the coordinator."""
 
+from dataclasses import replace
+
 import pytest
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.restart import SAME_RECORD_MAX
+from penstock.checkpoint.restore import RestoreFrom
 from penstock.checkpoint.settings import FailureRate, FixedDelay, NoRestart, OnCancellation
-from penstock.core.ids import AttemptNumber, SubtaskId
-from penstock.core.log import EndKind, EntryKind
+from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
+from penstock.core.log import EndKind, EntryKind, SnapshotRef
 
 META = "wordcount/chk-{}/_metadata".format
 
@@ -106,6 +109,7 @@ def test_the_files_of_a_stops_savepoint_outlive_its_checkpoint(new):
     a.run(request_id="again")
     a.checkpoint()
     assert META(1) not in a.store.objects
+    assert a.last(do.DeleteSnapshot).paths == (META(1),)
     assert len([p for p in a.store.objects if p.startswith("mem://")]) == 3
 
 
@@ -130,6 +134,48 @@ def test_the_same_start_order_twice_starts_once(new):
     b.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
     assert b.answer_to("go").ok
     assert b.attempt == 2
+
+
+def test_orders_while_the_commits_of_an_end_are_tried_again_change_nothing(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.fail("the broker does not answer")
+    assert a.phase is Phase.BACKING_OFF
+    a.say(told.CancelOrdered("cancel"), told.StopOrdered("again"))
+    assert not a.answer_to("cancel").ok
+    assert not a.answer_to("again").ok
+    a.say(told.StartOrdered("go on", after=2, revision="1", parallelism=2))
+    a.wait(1_000)
+    a.committed(1)
+    assert a.attempt == 2
+
+
+def test_a_job_started_from_a_foreign_savepoint_numbers_its_checkpoints_above_it(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    (path,) = published(a)
+    far = replace(a.manifest(path), checkpoint=CheckpointId(500), job=JobId("other"))
+    b = new()
+    snapshot = SnapshotRef(CheckpointId(500), "mem://elsewhere/savepoint-x/_metadata", "")
+    b.run(restore=RestoreFrom(snapshot, far))
+    assert b.job.entry.attempt.next_checkpoint == 501
+    (source, *_) = b.last(do.Prepare).restore["counts"][0].keyed
+    assert source.folder == "mem://elsewhere/savepoint-x/"
+
+
+def test_what_an_end_dropped_is_deleted_by_whoever_ends_it(new):
+    a = new(retained=1).run()
+    a.checkpoint()
+    a.held = {do.DeleteSnapshot}
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    assert META(1) in a.store.objects
+    b = a.crash(retained=1)
+    b.committed(2)
+    assert b.job.entry.end.committed
+    assert META(1) not in b.store.objects
 
 
 # ── finish ─────────────────────────────────────────────────────────────────────────────────────

@@ -532,7 +532,7 @@ class JobCoordinator:
         if self.phase in (Phase.WAITING, Phase.ENDED):
             self._order = order
             self._read_log()
-        elif self.phase is Phase.ENDING:
+        elif self._is_ending:
             self._order = order
         elif self._opening is None or self._opening.request_id != order.request_id:
             self._out.answer(order.request_id, ok=False, error="the job runs already")
@@ -556,9 +556,16 @@ class JobCoordinator:
         else:
             self._end(EndKind.CANCELLED, request_id=request_id)
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the end stands, and its commits are under way or about to be tried again."""
+        entry = self.entry
+        waits = self.phase is Phase.BACKING_OFF and entry is not None and entry.end is not None
+        return waits or self.phase is Phase.ENDING
+
     def _answers_as_ended(self, request_id: str) -> bool:
         """Whether nothing runs: who ordered the end is answered when it is committed."""
-        if self.phase not in (Phase.WAITING, Phase.ENDING, Phase.ENDED):
+        if self.phase not in (Phase.WAITING, Phase.ENDED) and not self._is_ending:
             return False
         if self.entry is None or self.entry.request_id != request_id:
             self._out.answer(request_id, ok=False, error="the job does not run")

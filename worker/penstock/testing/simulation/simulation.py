@@ -84,8 +84,8 @@ class Simulation:
                 raise Violation(f"not finished after {self.world.now_ms} ms")
             self.world.run(until=lambda: False, deadline_ms=self.world.now_ms + SETTLE_MS)
             self.oracles.check_end(no_orphans=self.is_calm)
-        except Violation as e:
-            violation = str(e)
+        except AssertionError as e:
+            violation = str(e) or repr(e)
         return Outcome(self.seed, violation, self.world.digest, tuple(self.world.trace))
 
     # ── who is there ────────────────────────────────────────────────────────────────────────────
