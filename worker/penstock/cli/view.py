@@ -10,7 +10,8 @@ from penstock.cli.places import shown
 from penstock.cli.tables import table
 from penstock.spec.orders import ErrorStatus, JobStatus, OperatorStatus
 
-_HEAD = ("operator", "records/s", "in", "out", "keys", "state", "busy", "")
+_HEAD = ("operator", "records/s", "     in", "    out", "  keys", "  state", " busy", "")
+"""As wide as their numbers mostly are, so that the columns do not jump."""
 _NUMBERS = (1, 2, 3, 4, 5, 6)
 _SLOWEST = "← holds the others back"
 _BUSY_ENOUGH = 0.75
