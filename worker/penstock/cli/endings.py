@@ -90,6 +90,8 @@ def cancelled(ran: Ran) -> str:
     if last is not None:
         rows.append(("checkpoint", shown(last.path), numbers.size(last.size_bytes)))
         rows.append(("resume", ran.again))
+    elif ran.snapshot is not None:
+        rows.append(("resume", ran.again, f"continues from {Path(ran.snapshot).name}"))
     else:
         rows.append(("begin again", ran.again))
     return f"{ran.status.name} is cancelled, without a savepoint.\n\n{_rows(rows)}"
@@ -103,15 +105,17 @@ def failed(ran: Ran) -> str:
     parts = [f"error: {error.what}\n"]
     if about := error_lines(error, parallelism=status.parallelism):
         parts.append(about)
-    last = status.last_checkpoint
+    last = f"chk-{status.last_checkpoint.id}" if status.last_checkpoint else None
+    if last is None and ran.snapshot is not None:
+        last = Path(ran.snapshot).name
     why = "The job is stopped."
     if error.record is not None and status.restarts >= _POISON_RESTARTS:
         why = f"The record failed {status.restarts + 1} times, so the job is stopped."
     if last is None:
         parts.append(f"{why} No checkpoint was taken: the next run starts anew.\n")
     else:
-        parts.append(f"{why} Nothing is lost: state and input position are in chk-{last.id}.\n")
-    goes_on = f"continues from chk-{last.id}" if last is not None else "begins again"
+        parts.append(f"{why} Nothing is lost: state and input position are in {last}.\n")
+    goes_on = f"continues from {last}" if last is not None else "begins again"
     rows = [("fix the code", f"then  {ran.again}", goes_on)]
     if error.operator is None or error.fix:
         rows = [("do", error.fix or "see the log above", ""), ("then", ran.again, goes_on)]

@@ -72,7 +72,8 @@ def _loaded() -> Any:
 
     last = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     return structlog.wrap_logger(
-        structlog.PrintLogger(_settings.stream or sys.stderr),
+        # A line is one write: those of other processes do not come in between.
+        structlog.WriteLogger(_settings.stream or sys.stderr),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
