@@ -154,6 +154,8 @@ def test_a_bounded_job_ends_with_its_results_and_is_not_counted_again(terminal):
     again = terminal("run", "streamjob.yaml", "--port", "0")
     assert again.returncode == 0
     assert again.stdout.startswith("counting already finished, ")
+    for_programs = terminal("run", "streamjob.yaml", "--port", "0", "-o", "json")
+    assert json.loads(for_programs.stdout)["ended"] == "already finished"
     assert terminal.counted() == EXPECTED
     assert "Traceback" not in first.stderr + again.stderr
 

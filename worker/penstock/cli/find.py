@@ -97,17 +97,12 @@ class Storage:
 
     def snapshots(self) -> list[Found]:
         """What can be restored: newest first, job by job."""
-        savepoints = list(self._savepoints())
         by_job: dict[JobId, list[Found]] = {}
-        for found in savepoints:
+        for found in self._savepoints():
             by_job.setdefault(found.job, []).append(found)
         for folder, entry in self.jobs.items():
             job = JobId(folder.rstrip("/").rpartition("/")[2])
-            by_job.setdefault(job, []).extend(
-                found
-                for found in self._checkpoints(folder, job, entry)
-                if not _is_listed(found, savepoints)
-            )
+            by_job.setdefault(job, []).extend(self._checkpoints(folder, job, entry))
         return [found for job in sorted(by_job) for found in _newest_first(by_job[job])]
 
     def _checkpoints(self, folder: str, job: JobId, entry: Entry) -> Iterator[Found]:
@@ -237,20 +232,6 @@ def _uploaded_for(manifest: Manifest) -> int:
         for file in _distinct(manifest)
         if checkpoint_of(file.path) == manifest.checkpoint
         or file.path.rpartition("/")[2].startswith(prefix)
-    )
-
-
-def _is_listed(found: Found, savepoints: list[Found]) -> bool:
-    """Whether a `chk-<n>` is the manifest of a savepoint that lies there as well."""
-    mine = found.manifest
-    return (
-        mine is not None
-        and mine.kind is SnapshotKind.SAVEPOINT
-        and any(
-            s.manifest is not None
-            and (s.manifest.job, s.manifest.request_id) == (mine.job, mine.request_id)
-            for s in savepoints
-        )
     )
 
 

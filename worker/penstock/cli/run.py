@@ -6,6 +6,7 @@ import click
 
 from penstock.cli.help import Command, Option
 from penstock.cli.job import parameter_option, target_argument
+from penstock.cli.output import output_option
 
 
 def _run(
@@ -16,6 +17,7 @@ def _run(
     log: str | None,
     port: int | None,
     storage: str | None,
+    form: str | None,
 ) -> int:
     from penstock.cli.running import run  # the runtime takes its time to import
 
@@ -27,6 +29,7 @@ def _run(
         log=log,
         port=port,
         storage=storage,
+        form=form,
     )
 
 
@@ -74,5 +77,6 @@ run_command = Command(
             help="REST and page of the coordinator",
             shown_default="8081, next free",
         ),
+        output_option(),
     ],
 )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +19,7 @@ from penstock.cli.effective import effective
 from penstock.cli.errors import EXIT_CANCELLED, EXIT_FAILED
 from penstock.cli.job import Job, load, max_parallelism, overrides
 from penstock.cli.live import Display, LiveBlock, PlainLines
+from penstock.cli.output import print_json
 from penstock.core.errors import PenstockError
 from penstock.dataflow.connector import Sink
 from penstock.dataflow.stream import Environment
@@ -38,6 +40,7 @@ def run(
     log: str | None = None,
     port: int | None = None,
     storage: str | None = None,
+    form: str | None = None,
 ) -> int:
     """Run a job to its end, or until Ctrl-C; the exit code.
 
@@ -75,7 +78,9 @@ def run(
     local = LocalRun(config)
     command = again(job, parameters, parallelism, storage)
     configure_logging(config.log, job=local.job, stream=display.stream)
-    session = _Session(local, display, job, command, _results(job, environment))
+    session = _Session(
+        local, display, job, command, _results(job, environment), as_json=form == "json"
+    )
     return asyncio.run(session.run())
 
 
@@ -105,6 +110,7 @@ class _Session:
     job: Job
     again: str
     results: Sequence[Path]
+    as_json: bool
     presses: int = 0
     asked_s: float = 0.0
     refused: PenstockError | None = None
@@ -144,10 +150,20 @@ class _Session:
         try:
             await self.local.stop_with_savepoint()
         except PenstockError as e:
-            self.display.say(f"{e.what}; the job runs on (Ctrl-C again to cancel)")
+            if self.presses == 1:
+                self.display.say(f"{e.what}; the job runs on (Ctrl-C again to cancel)")
 
     def _told(self, outcome: Outcome) -> int:
         """Print how it ended, results on stdout; the exit code."""
+        if self.as_json:
+            print_json(_as_json(outcome))
+        else:
+            self._say_the_end(outcome)
+        if outcome.ended is EndedAs.FAILED:
+            return EXIT_FAILED
+        return EXIT_CANCELLED if outcome.ended is EndedAs.CANCELLED and self.presses else 0
+
+    def _say_the_end(self, outcome: Outcome) -> None:
         ran = endings.Ran(
             status=outcome.status,
             again=self.again,
@@ -170,11 +186,18 @@ class _Session:
                 click.echo(f"Stopped with a savepoint{done}.\n\n{text}", nl=False)
             case EndedAs.CANCELLED:
                 click.echo(endings.cancelled(ran), nl=False)
-                return EXIT_CANCELLED if self.presses else 0
             case EndedAs.FAILED:
                 click.echo(endings.failed(ran), err=True, nl=False)
-                return EXIT_FAILED
-        return 0
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "ended": outcome.ended.value,
+        "elapsedMs": outcome.elapsed_ms,
+        "goesOnFrom": outcome.goes_on_from,
+        "savepoint": outcome.savepoint,
+        "status": outcome.status.model_dump(mode="json", by_alias=True),
+    }
 
 
 def _results(job: Job, environment: Environment) -> list[Path]:
