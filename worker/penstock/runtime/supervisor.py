@@ -18,10 +18,11 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -101,6 +102,8 @@ class Supervisor:
         self._child: _Child | None = None
         self._uploader: Uploader | None = None
         self._triggers: dict[CheckpointId, frames.Trigger] = {}
+        self._early: list[frames.Snapshotted] = []
+        self._newest_trigger = CheckpointId(0)
         self._uploads: list[Upload] = []
 
     def run(self) -> None:
@@ -157,6 +160,11 @@ class Supervisor:
         if self._coordinator is not None:
             self._coordinator.post(frame)
 
+    def _beside(self, work: Callable[..., None], *args: Any) -> None:
+        """Run this on a thread. An error that it does not expect ends the process: kept back in
+        the future, it would leave an attempt or a checkpoint waiting for ever."""
+        self._threads.submit(work, *args).add_done_callback(lambda done: self._later(done.result))
+
     def _later(self, done: Callable[[], None]) -> None:
         """From a thread: run this on the main one."""
         self._done.put(done)
@@ -181,7 +189,7 @@ class Supervisor:
                     self._end_child(ask=True)
             case frames.Trigger(attempt=attempt):
                 if self._is_live(attempt):
-                    self._triggers[frame.checkpoint] = frame
+                    self._triggered(frame)
                     self._pass_on(frame)
             case frames.Aborted(attempt=attempt):
                 if self._is_live(attempt):
@@ -220,11 +228,13 @@ class Supervisor:
             keeps_in_manifest=self._spec.state.backend == "Memory",
         )
         self._triggers.clear()
+        self._early.clear()
+        self._newest_trigger = CheckpointId(0)
         self._child = child = self._spare or self._start()
         self._spare = None
         child.plan = plan
         child.heard_s = time.monotonic()
-        self._threads.submit(self._fetch_all, plan, self._uploader)
+        self._beside(self._fetch_all, plan, self._uploader)
 
     def _fetch_all(self, plan: frames.Prepare, uploader: Uploader) -> None:
         folder = self._config.workdir / f"attempt-{plan.attempt}" / "fetched"
@@ -243,8 +253,8 @@ class Supervisor:
                         )
                     )
                     self._know_base(uploader, restore, operator, index)
-        except PenstockError as e:
-            reason = e
+        except (PenstockError, OSError) as e:
+            reason = _as_ours(e)
             self._later(lambda: self._fetch_failed(plan, reason))
             return
         ready = msgspec.structs.replace(plan, fetched=fetched)
@@ -274,23 +284,35 @@ class Supervisor:
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────
 
+    def _triggered(self, trigger: frames.Trigger) -> None:
+        self._triggers[trigger.checkpoint] = trigger
+        self._newest_trigger = max(self._newest_trigger, trigger.checkpoint)
+        early, self._early = self._early, []
+        for frame in early:
+            self._snapshotted(frame)
+
     def _snapshotted(self, frame: frames.Snapshotted) -> None:
         trigger = self._triggers.get(frame.checkpoint)
-        assert self._uploader is not None
-        if trigger is None:
-            return  # It was given up.
-        upload = Upload(frame, trigger)
-        self._uploads.append(upload)
-        self._threads.submit(self._upload, self._uploader, upload)
+        if trigger is not None:
+            assert self._uploader is not None
+            upload = Upload(frame, trigger)
+            self._uploads.append(upload)
+            self._beside(self._upload, self._uploader, upload)
+        elif frame.checkpoint > self._newest_trigger:
+            # Barriers from other workers overtook the trigger, which alone knows the base and where
+            # to upload to.
+            self._early.append(frame)
+        else:
+            _remove_all(frame.copies.values())  # It was given up.
 
     def _upload(self, uploader: Uploader, upload: Upload) -> None:
         outcome: frames.Acked | PenstockError | Aborted
         try:
             outcome = uploader.run(upload)
-        except (PenstockError, Aborted) as e:
+        except Aborted as e:
             outcome = e
-        except OSError as e:
-            outcome = Retryable(f"the worker's disk: {e}")
+        except (PenstockError, OSError) as e:
+            outcome = _as_ours(e)
         self._later(lambda: self._uploaded(upload, outcome))
 
     def _uploaded(self, upload: Upload, outcome: frames.Acked | PenstockError | Aborted) -> None:
@@ -306,11 +328,11 @@ class Supervisor:
             if isinstance(outcome, PenstockError):
                 reason = _sentence(outcome)
                 self._tell(frames.Declined(part.attempt, part.checkpoint, part.subtask, reason))
-        for path in part.copies.values():
-            _remove(Path(path))
+        _remove_all(part.copies.values())
 
     def _give_up(self, checkpoint: CheckpointId) -> None:
         self._triggers.pop(checkpoint, None)
+        self._newest_trigger = max(self._newest_trigger, checkpoint)
         for upload in self._uploads:
             if upload.snapshotted.checkpoint == checkpoint:
                 upload.is_aborted = True
@@ -318,7 +340,7 @@ class Supervisor:
     def _delete(self, upload: Upload) -> None:
         files, is_savepoint = list(upload.files), upload.trigger.savepoint is not None
         store = self._storage.savepoints if is_savepoint else self._storage.checkpoints
-        self._threads.submit(_delete_files, store.delete, files)
+        self._beside(_delete_files, store.delete, files)
 
     def _completed(self, checkpoint: CheckpointId) -> None:
         assert self._uploader is not None
@@ -410,6 +432,10 @@ def _of_death(code: int) -> str:
     return "the job's code, or a library of it, ended the process: look for os._exit"
 
 
+def _as_ours(error: PenstockError | OSError) -> PenstockError:
+    return error if isinstance(error, PenstockError) else Retryable(f"the worker's disk: {error}")
+
+
 def _sentence(error: PenstockError) -> str:
     return error.what if error.where is None else f"{error.what} ({error.where})"
 
@@ -422,11 +448,12 @@ def _delete_files(delete: Callable[[list[str]], None], files: list[str]) -> None
         log.warning("files of an aborted checkpoint are left", error=e.what, files=len(files))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _remove_all(copies: Iterable[str]) -> None:
+    for path in map(Path, copies):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def main() -> None:

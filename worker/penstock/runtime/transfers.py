@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from penstock.state import canonical
 INLINE_BYTES_MAX = 20 << 10
 MEMORY_BYTES_MAX = 5 << 20
 _COPY = "copy.json"
+_BLOCK_BYTES = 1 << 20
 
 
 class Aborted(Exception):
@@ -197,7 +199,9 @@ class LocalCopies:
             handle = acked.parts[operator].snapshot.keyed
             assert handle is not None, operator
             target = self._of(acked.checkpoint, operator, acked.subtask.index)
-            target.mkdir(parents=True, exist_ok=True)
+            # An attempt that was given up may have left one under the same number.
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
             shutil.move(path, target / "data")
             (target / _COPY).write_text(json.dumps(handle.to_json()))
 
@@ -259,11 +263,25 @@ def fetch(storage: JobStorage, source: KeyedSource, into: Path) -> str:
 
 
 def _is_whole(data: Path, handle: KeyedHandle) -> bool:
+    """Whether a copy is, byte for byte, what was uploaded: a machine that lost power may have left
+    files of the right length with something else in them."""
+    files = {f.local_name: f for f in handle.files}
     if handle.format is KeyedFormat.CANONICAL:
-        return data.is_file() and data.stat().st_size == sum(f.length for f in handle.files)
-    expected = {f.local_name: f.length for f in handle.files}
-    found = {p.name: p.stat().st_size for p in data.iterdir()} if data.is_dir() else {}
-    return expected == found
+        return len(handle.files) == 1 and _is_same(data, handle.files[0])
+    found = list(data.iterdir()) if data.is_dir() else []
+    return {p.name for p in found} == files.keys() and all(
+        _is_same(path, files[path.name]) for path in found
+    )
+
+
+def _is_same(path: Path, file: FileHandle) -> bool:
+    if not path.is_file() or path.stat().st_size != file.length:
+        return False
+    crc32 = 0
+    with path.open("rb") as content:
+        while block := content.read(_BLOCK_BYTES):
+            crc32 = zlib.crc32(block, crc32)
+    return crc32 == file.crc32
 
 
 def _with_keyed(part: OperatorPart, handle: KeyedHandle) -> OperatorPart:
