@@ -37,6 +37,7 @@ from penstock.network.frames import AnyFrame
 from penstock.runtime.coordinator_config import storage_urls
 from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.logs import configure_logging, get_logger
+from penstock.runtime.pairing import Pairing
 from penstock.runtime.pdeathsig import die_with_parent
 from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, fetch
 from penstock.spec.loading import load_manifest
@@ -101,9 +102,7 @@ class Supervisor:
         self._spare: _Child | None = None
         self._child: _Child | None = None
         self._uploader: Uploader | None = None
-        self._triggers: dict[CheckpointId, frames.Trigger] = {}
-        self._early: list[frames.Snapshotted] = []
-        self._newest_trigger = CheckpointId(0)
+        self._pairing = Pairing()
         self._uploads: list[Upload] = []
 
     def run(self) -> None:
@@ -189,7 +188,7 @@ class Supervisor:
                     self._end_child(ask=True)
             case frames.Trigger(attempt=attempt):
                 if self._is_live(attempt):
-                    self._triggered(frame)
+                    self._begin_uploads(self._pairing.triggered(frame))
                     self._pass_on(frame)
             case frames.Aborted(attempt=attempt):
                 if self._is_live(attempt):
@@ -227,9 +226,7 @@ class Supervisor:
             is_incremental=self._spec.state.rocksdb.incremental,
             keeps_in_manifest=self._spec.state.backend == "Memory",
         )
-        self._triggers.clear()
-        self._early.clear()
-        self._newest_trigger = CheckpointId(0)
+        self._pairing = Pairing()
         self._child = child = self._spare or self._start()
         self._spare = None
         child.plan = plan
@@ -284,26 +281,17 @@ class Supervisor:
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────
 
-    def _triggered(self, trigger: frames.Trigger) -> None:
-        self._triggers[trigger.checkpoint] = trigger
-        self._newest_trigger = max(self._newest_trigger, trigger.checkpoint)
-        early, self._early = self._early, []
-        for frame in early:
-            self._snapshotted(frame)
-
     def _snapshotted(self, frame: frames.Snapshotted) -> None:
-        trigger = self._triggers.get(frame.checkpoint)
-        if trigger is not None:
-            assert self._uploader is not None
-            upload = Upload(frame, trigger)
+        self._begin_uploads(self._pairing.snapshotted(frame))
+
+    def _begin_uploads(self, pairs: Iterable[tuple[frames.Snapshotted, frames.Trigger]]) -> None:
+        assert self._uploader is not None
+        for part, trigger in pairs:
+            upload = Upload(part, trigger)
             self._uploads.append(upload)
             self._beside(self._upload, self._uploader, upload)
-        elif frame.checkpoint > self._newest_trigger:
-            # Barriers from other workers overtook the trigger, which alone knows the base and where
-            # to upload to.
-            self._early.append(frame)
-        else:
-            _remove_all(frame.copies.values())  # It was given up.
+        for part in self._pairing.take_stale():
+            _remove_all(part.copies.values())
 
     def _upload(self, uploader: Uploader, upload: Upload) -> None:
         outcome: frames.Acked | PenstockError | Aborted
@@ -331,8 +319,7 @@ class Supervisor:
         _remove_all(part.copies.values())
 
     def _give_up(self, checkpoint: CheckpointId) -> None:
-        self._triggers.pop(checkpoint, None)
-        self._newest_trigger = max(self._newest_trigger, checkpoint)
+        self._over(checkpoint)
         for upload in self._uploads:
             if upload.snapshotted.checkpoint == checkpoint:
                 upload.is_aborted = True
@@ -346,8 +333,11 @@ class Supervisor:
         assert self._uploader is not None
         self._uploader.forget_before(checkpoint)
         self._copies.drop_before(checkpoint)
-        for old in [n for n in self._triggers if n <= checkpoint]:
-            del self._triggers[old]
+        self._over(checkpoint)
+
+    def _over(self, checkpoint: CheckpointId) -> None:
+        self._pairing.over(checkpoint)
+        self._begin_uploads(())
 
     # ── children ─────────────────────────────────────────────────────────────────────────────────
 
