@@ -32,7 +32,8 @@ def run(args: list[str]) -> int:
 
     try:
         # Not click's own main(): it ends the process by itself when a pipe is closed.
-        with root.make_context("penstock", list(args)) as context:
+        everything = "--all" in args
+        with root.make_context("penstock", list(args), obj=everything) as context:
             answer = root.invoke(context)
         return answer if isinstance(answer, int) else 0
     except click.exceptions.Exit as e:
