@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast, overload
 
 from penstock.core.keys import decode_key, encode_key
-from penstock.dataflow.aggregate import Aggregate as Aggregate
-from penstock.dataflow.aggregate import accumulator_type
+from penstock.dataflow.aggregate import Aggregate, accumulator_type
 from penstock.state.serializers import serializer_for
 
 __all__ = ["Aggregate", "combine", "count", "maximum", "mean", "minimum", "sum"]

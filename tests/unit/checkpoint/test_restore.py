@@ -137,6 +137,20 @@ def test_a_wrong_rename_is_refused(rename: dict, says: str):
         verify(manifest(), graph(), rename=rename)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("str", "str", True),
+        ("tuple", "tuple[str, int]", True),
+        ("Request", "weblog.Request{host: str}", True),
+        ("tuple[str, int]", "tuple[str, str]", False),
+        ("tuple", "list[str]", False),
+    ],
+)
+def test_an_observed_type_of_keys_is_a_declared_one_by_its_name(old, new, same):
+    assert restore.is_same_key(old, new) is same
+
+
 def test_keys_may_not_change_their_type():
     with pytest.raises(Rejected, match=r"keys of operator counts are str .* and int"):
         verify(manifest(), graph(key_schema="int"))

@@ -26,6 +26,7 @@ from penstock.checkpoint.opening import Opening
 from penstock.checkpoint.outbox import Outbox
 from penstock.checkpoint.phases import MOVES, WITH_CHILDREN, Phase
 from penstock.checkpoint.restart import Restarts
+from penstock.checkpoint.restore import IsReadable, is_same_type
 from penstock.checkpoint.schedule import Demand
 from penstock.checkpoint.settings import (
     CheckpointSettings,
@@ -43,12 +44,20 @@ from penstock.core.log import End, EndKind, Entry, EntryKind, SnapshotRef
 class JobCoordinator:
     """One job's coordinator: call `start` once, then `handle` with everything that happens."""
 
-    def __init__(self, identity: Identity, graph: JobGraph, settings: CheckpointSettings) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        graph: JobGraph,
+        settings: CheckpointSettings,
+        *,
+        is_readable: IsReadable = is_same_type,
+    ) -> None:
         self.phase = Phase.READING
         self.entry: Entry | None = None
         self.workers: dict[WorkerId, tuple[str, ...]] = {}
         self._identity = identity
         self._graph = graph
+        self._is_readable = is_readable
         self._settings = settings
         self._out = Outbox(identity.savepoints_url)
         self._snapshots = KnownSnapshots(identity.job)
@@ -212,7 +221,7 @@ class JobCoordinator:
 
     def _recover(self, read: told.LogRead, snapshot: SnapshotRef | None) -> None:
         try:
-            self._opening = opening.recovered(read, snapshot, self._graph)
+            self._opening = opening.recovered(read, snapshot, self._graph, self._is_readable)
         except Rejected as e:
             self._out.tell("refused", **_reason(e))
             self._move(Phase.WAITING)
@@ -231,7 +240,7 @@ class JobCoordinator:
                     where="start",
                     fix="look at the job's status, and order again",
                 )
-            self._opening = opening.ordered(order, read, self._graph)
+            self._opening = opening.ordered(order, read, self._graph, self._is_readable)
         except Rejected as e:
             self._out.answer(order.request_id, ok=False, **_reason(e))
             return False

@@ -13,6 +13,7 @@ from penstock.checkpoint import log, recovery, restore
 from penstock.checkpoint.effects import Prepare
 from penstock.checkpoint.events import LogRead, StartOrdered
 from penstock.checkpoint.placement import Former, place
+from penstock.checkpoint.restore import IsReadable, is_same_type
 from penstock.checkpoint.settings import Identity
 from penstock.core.chains import chains, subtasks_by_worker
 from penstock.core.errors import Rejected
@@ -41,7 +42,12 @@ class Opening:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def recovered(read: LogRead, snapshot: SnapshotRef | None, graph: JobGraph) -> Opening:
+def recovered(
+    read: LogRead,
+    snapshot: SnapshotRef | None,
+    graph: JobGraph,
+    is_readable: IsReadable = is_same_type,
+) -> Opening:
     """The next attempt after one that broke.
 
     Raises:
@@ -62,11 +68,13 @@ def recovered(read: LogRead, snapshot: SnapshotRef | None, graph: JobGraph) -> O
         highest_checkpoint=read.highest_checkpoint,
         settings=settings,
     )
-    _verify(opening, graph, entry.attempt.max_parallelism)
+    _verify(opening, graph, entry.attempt.max_parallelism, is_readable)
     return opening
 
 
-def ordered(order: StartOrdered, read: LogRead, graph: JobGraph) -> Opening:
+def ordered(
+    order: StartOrdered, read: LogRead, graph: JobGraph, is_readable: IsReadable = is_same_type
+) -> Opening:
     """The attempt that somebody ordered.
 
     Raises:
@@ -109,7 +117,7 @@ def ordered(order: StartOrdered, read: LogRead, graph: JobGraph) -> Opening:
         highest_checkpoint=read.highest_checkpoint,
         settings=settings,
     )
-    _verify(opening, graph, order.max_parallelism)
+    _verify(opening, graph, order.max_parallelism, is_readable)
     check_parallelism(parallelism=order.parallelism, max_parallelism=max_parallelism)
     return opening
 
@@ -213,7 +221,9 @@ def _plan(
     )
 
 
-def _verify(opening: Opening, graph: JobGraph, max_parallelism: int | None) -> None:
+def _verify(
+    opening: Opening, graph: JobGraph, max_parallelism: int | None, is_readable: IsReadable
+) -> None:
     if opening.manifest is None:
         return
     how = opening.settings.get(_RESTORE, {})
@@ -224,4 +234,5 @@ def _verify(opening: Opening, graph: JobGraph, max_parallelism: int | None) -> N
         max_parallelism=max_parallelism,
         rename=how.get("rename"),
         allow_non_restored=how.get("allowNonRestored", False),
+        is_readable=is_readable,
     )

@@ -7,6 +7,7 @@ files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,18 @@ def is_same_type(old: StateDescriptor, new: StateDescriptor) -> bool:
         new.schema,
         new.sub_schema,
     )
+
+
+def is_same_key(old: str, new: str) -> bool:
+    """Whether two types of keys may be the same.
+
+    A declared one is written out (`tuple[str, int]`), an observed one is a class's name (`tuple`):
+    where one of them says no more than that, the name decides.
+    """
+    if old == new:
+        return True
+    names = [re.split(r"[\[{]", text)[0].rpartition(".")[2] for text in (old, new)]
+    return names[0] == names[1] and not all(re.search(r"[\[{]", text) for text in (old, new))
 
 
 def verify(
@@ -262,7 +275,7 @@ def _verify_operator(
     snapshot: OperatorSnapshot, operator: Operator, where: str, is_readable: IsReadable
 ) -> None:
     old_key, new_key = snapshot.key_schema, operator.key_schema
-    if old_key is not None and new_key is not None and old_key != new_key:
+    if old_key is not None and new_key is not None and not is_same_key(old_key, new_key):
         raise Rejected(
             f"keys of operator {operator.id} are {old_key} in the snapshot and {new_key} in the job",
             where=where,

@@ -16,6 +16,7 @@ from penstock.core.errors import Corrupt
 from penstock.core.ids import OperatorId
 from penstock.runtime.program import built
 from penstock.snapshots import Snapshot
+from penstock.state.schemas import is_readable
 
 
 def _run(
@@ -33,6 +34,7 @@ def _run(
         max_parallelism=spec.max_parallelism,
         rename=rename,
         allow_non_restored=spec.upgrade.allow_non_restored_state,
+        is_readable=is_readable,
     )
     if damages := found.damages(content=False):
         raise Corrupt(

@@ -168,6 +168,7 @@ class Child:
             send=self._control.post,
             helper=ThreadPoolExecutor(1, thread_name_prefix="helper"),
             committed=plan.committed,
+            clock_ns=time.perf_counter_ns,
         )
 
     def _serve(self, mailbox: Mailbox, poller: Poller) -> None:

@@ -41,6 +41,7 @@ from penstock.runtime.pdeathsig import die_with_parent
 from penstock.runtime.program import Program, load_program
 from penstock.runtime.rest import make_app
 from penstock.spec.orders import JobStatus
+from penstock.state.schemas import is_readable
 from penstock.storage.location import open_store
 
 log = get_logger()
@@ -92,7 +93,12 @@ class _Service:
             savepoints_url=savepoints.url,
             adopt=config.adopt,
         )
-        core = JobCoordinator(identity, program.graph, checkpoint_settings(program.manifest))
+        core = JobCoordinator(
+            identity,
+            program.graph,
+            checkpoint_settings(program.manifest),
+            is_readable=is_readable,
+        )
         self._shell = Shell(core, self._storage, self._workers, self._clock)
         self._desk = OrderDesk(self._shell, self._storage, program)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from msgspec import structs
+
 from penstock.core.errors import PenstockError, Retryable
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId
 from penstock.network import frames
@@ -39,6 +41,7 @@ class Mailbox:
     """All tasks of one attempt on one worker.
 
     `committed` is what sinks commit at once of what they restored, None for nothing (a hold).
+    `clock_ns` measures how long tasks are at work; nothing is decided by it.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Mailbox:
         send: Callable[[AnyFrame], None],
         helper: Helper,
         committed: CheckpointId | None,
+        clock_ns: Callable[[], int] = lambda: 0,
     ) -> None:
         self._attempt = attempt
         self.tasks = tasks
@@ -61,6 +65,8 @@ class Mailbox:
         self._commit_to: CheckpointId | None = committed
         self._committing: Future[None] | None = None
         self._committing_to = CheckpointId(0)
+        self._clock_ns = clock_ns
+        self._busy_ns = [0] * len(tasks)
         self._commit_from_ms = 0
 
     def turn(self, now_ms: int) -> bool:
@@ -114,12 +120,14 @@ class Mailbox:
                 pass
 
     def metrics(self) -> dict[str, OperatorMetrics]:
-        """Totals by `operator/subtask`."""
-        return {
-            f"{id}/{task.subtask.index}": stage.metrics()
-            for task in self.tasks
-            for id, stage in task.stages.items()
-        }
+        """Totals by `operator/subtask`; the time at work of a whole chain is its head's."""
+        found = {}
+        for task, busy_ns in zip(self.tasks, self._busy_ns, strict=True):
+            for id, stage in task.stages.items():
+                found[f"{id}/{task.subtask.index}"] = stage.metrics()
+            head = str(task.subtask)
+            found[head] = structs.replace(found[head], busy_ms=busy_ns // 1_000_000)
+        return found
 
     def close(self) -> None:
         """Close every task."""

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from penstock.core.descriptors import StateDescriptor
 from penstock.core.errors import Corrupt
 
 _T = TypeVar("_T")
+
+_MSGPACK = "msgpack"
+"""The serializer whose types are written in this grammar; others' are names of their own."""
 
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|\.\.\.|-?[\w.]+|[\[\]{}()<>|,:?=])')
 
@@ -43,6 +47,24 @@ def readable(old: str, new: str) -> str | None:
         Corrupt: a text is not a schema.
     """
     return _union(_Parser(old).whole(), _Parser(new).whole(), "it")
+
+
+def is_readable(old: StateDescriptor, new: StateDescriptor) -> bool:
+    """Whether state declared as `new` reads what was written as `old`.
+
+    The same type, a record with further optional fields, or a wider type (`int` as `float`, `T` as
+    `T | None`), by the same serializer in the same or a later version. A map's keys cannot change.
+    """
+    (old_kind, _, old_version), (new_kind, _, new_version) = (
+        d.serializer.rpartition("/") for d in (old, new)
+    )
+    if old_kind != new_kind or int(old_version) > int(new_version):
+        return False
+    if old.sub_schema != new.sub_schema:
+        return False
+    return old.schema == new.schema or (
+        old_kind == _MSGPACK and readable(old.schema, new.schema) is None
+    )
 
 
 def _union(old: tuple[_Type, ...], new: tuple[_Type, ...], at: str) -> str | None:
