@@ -68,9 +68,11 @@ def sampled(into: Counter[tuple[str, str]]) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def measure(*, records: int, keys: int, backend: str) -> tuple[dict[str, Any], Counter[str]]:
+def measure(
+    *, records: int, keys: int, backend: str, memory: str
+) -> tuple[dict[str, Any], Counter[str]]:
     """CPU time of one run, then the functions of another."""
-    job = manifest(records=records, keys=keys, backend=backend)
+    job = manifest(records=records, keys=keys, backend=backend, memory=memory)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
         folder = Path(name)
         plain = Inside(job, folder)
@@ -107,11 +109,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=3_000_000)
     parser.add_argument("--keys", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--backend", choices=["RocksDB", "FileSystem"], default="RocksDB")
+    parser.add_argument("--memory", default="1Gi", help="state.rocksdb.memory; less evicts more")
     parser.add_argument("--functions", type=int, default=0, help="print so many functions, too")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each run")
     given = parser.parse_args()
     for keys in given.keys:
-        figures, named = measure(records=given.records, keys=keys, backend=given.backend)
+        figures, named = measure(
+            records=given.records, keys=keys, backend=given.backend, memory=given.memory
+        )
         if given.json:
             print(json.dumps(figures), flush=True)
             continue

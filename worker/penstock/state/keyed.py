@@ -12,7 +12,7 @@ copied out nothing newer is written to it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import filterfalse, islice
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -89,20 +89,20 @@ class KeyedStates:
         if not classes <= self._key_classes:
             self._check_classes(classes, keys)
         lookups = keys if self._by_object else [encode_key(key) for key in keys]
+        # What is dirty has its cells, and was written for the barrier before.
         if not self.cells or self._dirty.issuperset(lookups):
-            return lookups  # What is dirty has its cells, and was written for the barrier before.
-        unique = set(lookups)
-        missing = unique.difference(self.cells[0])
+            return lookups
+        fresh = set(filterfalse(self._dirty.__contains__, lookups))
+        missing = fresh.difference(self.cells[0])
         if missing:
             if self._declared is not None and self._declared.exact_class is None:
                 self._check_new(keys, lookups, missing)
             self._load(list(missing))
-        if self._frozen:
-            touched = unique & self._frozen
-            if touched:
-                self._frozen -= touched
-                self._write(touched)
-        self._dirty |= unique
+        touched = fresh & self._frozen
+        if touched:
+            self._frozen -= touched
+            self._write(touched)
+        self._dirty |= fresh
         return lookups
 
     def trim(self) -> None:
