@@ -404,3 +404,17 @@ def test_after_a_restore_keys_keep_the_type_that_was_observed(tmp_path):
     states = only_value(tmp_path / "b", key_schema="int")
     states.bind([1])
     assert states.key_schema == "int"
+
+
+@pytest.mark.parametrize("value", [False, 0.0, -0.0, True, 0])
+def test_a_value_that_only_equals_the_default_is_kept_as_what_it_is(tmp_path, value):
+    state = ValueState(int | bool | float, default=0)
+    state.name = "either"
+    (tmp_path / "db").mkdir()
+    backend = open_heap(tmp_path / "db", groups=GROUPS, max_parallelism=G, options={})
+    made = KeyedStates(backend, [state.spec()], groups=GROUPS, max_parallelism=G, capacity=0)
+    (lookup,) = made.bind(["k"])
+    made.cells[0][lookup].value = value
+    made.trim()
+    (lookup,) = made.bind(["k"])
+    assert repr(made.cells[0][lookup].value) == repr(value)
