@@ -18,10 +18,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
+from penstock.checkpoint.log import recovery_point
 from penstock.core.errors import PenstockError, Rejected
+from penstock.core.log import Entry
+from penstock.runtime.coordinator_config import storage_urls
+from penstock.runtime.job_storage import JobStorage, is_url
 from penstock.runtime.local_client import HOST, LocalClient, error_in
 from penstock.runtime.local_processes import LocalProcesses, environment
 from penstock.runtime.registry import Registration, RunningJob, register
+from penstock.runtime.snapshot_files import read_newest_entry
 from penstock.spec.orders import (
     CancelOrder,
     JobPhase,
@@ -33,6 +38,7 @@ from penstock.spec.orders import (
 )
 from penstock.spec.parts.snapshots import Restore
 from penstock.spec.streamjob import StreamJob
+from penstock.storage.location import open_store
 
 COORDINATOR = "coordinator"
 REST_PORT = 8081
@@ -140,6 +146,7 @@ class LocalRun:
         """
         storage = self.manifest.spec.checkpoints.storage or ""
         with register(self.job, f"{self.folder}:{storage}") as registration:
+            await asyncio.to_thread(self._look_at_the_log)
             self._run = run = self._begin()
             self._begun.set()
             try:
@@ -183,6 +190,25 @@ class LocalRun:
             run.cancelled.set()
 
     # ── the life of a run ───────────────────────────────────────────────────────────────────────
+
+    def _look_at_the_log(self) -> None:
+        """Refuse here what the coordinator would refuse: before there are many processes.
+
+        Raises:
+            PenstockError: the storage cannot be read, or more workers than the job has key groups.
+        """
+        parallelism = self.manifest.spec.parallelism
+        _, entry = self._newest_entry()
+        restore = self._config.restore or self.manifest.spec.restore.from_
+        if entry is None or restore.lower() != "latest":
+            return
+        limit = entry.attempt.max_parallelism
+        if recovery_point(entry) is not None and parallelism > limit:
+            raise Rejected(
+                f"parallelism {parallelism} is above the job's max parallelism, which is {limit}",
+                where=f"the newest snapshot of {self.job}",
+                fix=f"give at most {limit}; key groups are fixed for the job's life",
+            )
 
     def _begin(self) -> _Run:
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -328,24 +354,22 @@ class LocalRun:
             ended_ago_ms=None if ended_at_ms is None else max(0, now_ms - ended_at_ms),
         )
 
-    def _end_in_the_log(self) -> tuple[str | None, int | None]:
-        """What the newest entry goes on from, and when it was written if it is an end."""
-        from penstock.checkpoint.log import recovery_point
-        from penstock.runtime.coordinator_config import storage_urls
-        from penstock.runtime.job_storage import JobStorage, is_url
-        from penstock.runtime.snapshot_files import read_newest_entry
-        from penstock.storage.location import open_store
-
+    def _newest_entry(self) -> tuple[JobStorage, Entry | None]:
         checkpoints, savepoints = (
             open_store(url, base=self.folder) for url in storage_urls(self.manifest)
         )
-        entry = read_newest_entry(JobStorage(self.job, checkpoints, savepoints, self.folder))
+        storage = JobStorage(self.job, checkpoints, savepoints, self.folder)
+        return storage, read_newest_entry(storage)
+
+    def _end_in_the_log(self) -> tuple[str | None, int | None]:
+        """What the newest entry goes on from, and when it was written if it is an end."""
+        storage, entry = self._newest_entry()
         if entry is None:
             return None, None
         point = recovery_point(entry)
         folder = None
         if point is not None:
-            url = point.path if is_url(point.path) else f"{checkpoints.url}/{point.path}"
+            url = point.path if is_url(point.path) else f"{storage.checkpoints.url}/{point.path}"
             folder = url.rpartition("/")[0]
         return folder, entry.at_ms if entry.end is not None else None
 
