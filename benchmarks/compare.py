@@ -26,7 +26,7 @@ from typing import Any
 import keyed_count
 from flink import Flink
 from keyed_count import KeyedCount
-from runs import TooClose, said
+from runs import TooClose, end_tidily, said
 
 from penstock.runtime.logs import configure_logging
 
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     given = parser.parse_args()
 
+    end_tidily()
     configure_logging("plain")
     until_s = time.monotonic() + given.minutes * 60
     settings: tuple[Setting, ...] = QUICK if given.quick else FULL

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runs import TooClose, marginal, output_of
+from runs import TooClose, end_tidily, marginal, output_of
 
 PEERS = Path(__file__).parent / "peers"
 
@@ -125,6 +125,7 @@ def main() -> None:
     if given.venv is None:
         parser.error("--venv or FLINK_VENV must name the environment with apache-flink")
 
+    end_tidily()
     java_home = Path(given.java_home) if given.java_home else None
     with tempfile.TemporaryDirectory(prefix="penstock-flink-") as name:
         flink = Flink(Path(given.venv), java_home, Path(name))

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 from jobs.keyed_count import spread
-from runs import TooClose, marginal
+from runs import TooClose, end_tidily, marginal
 
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig, Outcome
 from penstock.runtime.logs import configure_logging
@@ -153,6 +153,7 @@ def main() -> None:
         checkpoint_ms=given.checkpoint_ms,
         memory=given.memory,
     )
+    end_tidily()
     configure_logging("plain")
     for _ in range(given.rounds):
         try:

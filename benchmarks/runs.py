@@ -50,6 +50,11 @@ def output_of(command: Sequence[str], env: Mapping[str, str] | None = None) -> t
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def end_tidily() -> None:
+    """A request to end is an exit like any other: what was started is ended, folders are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def said(message: str) -> None:
     """For the person who waits."""
     print(message, file=sys.stderr, flush=True)
