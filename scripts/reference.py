@@ -157,7 +157,7 @@ def _default(field: FieldInfo) -> str:
 
 def command_line_page() -> str:
     """docs/reference/command-line.md."""
-    from penstock.cli.main import root, root_help
+    from penstock.cli.root import root, root_help
 
     context = click.Context(root, info_name="penstock")
     lines = [

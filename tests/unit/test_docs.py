@@ -1,9 +1,11 @@
 """What the documentation says is so: links, names, generated pages, and every command of some pages."""
 
 import ast
+import contextlib
+import importlib.util
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import penstock
+from penstock import snapshots, testing
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -21,6 +26,7 @@ FROM_THE_TUTORIAL_ON = (
     "how-to/restore-elsewhere.md",
 )
 BY_THEMSELVES = ("how-to/write-a-connector.md",)
+_PATIENCE_S = 100
 _BETWEEN = "— end of command —"
 
 
@@ -80,17 +86,39 @@ def _do_as_told(page: Path, folder: Path, environment: dict[str, str]) -> None:
             commands += _commands(block)
     for command in commands:
         script += [command.text, f'echo; echo "{_BETWEEN}$?"']
-    done = subprocess.run(
-        ["bash"], input="\n".join(script) + "\n", cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=150, check=False,
-    )  # fmt: skip
-    answers = re.findall(rf"(.*?)\n{_BETWEEN}(\d+)\n", done.stdout, re.DOTALL)
+    said = _in_one_shell("\n".join(script) + "\n", folder, environment)
+    answers = re.findall(rf"(.*?)\n{_BETWEEN}(\d+)\n", said, re.DOTALL)
     for command, (answer, code) in zip(commands, answers, strict=True):
         where = f"{_name(page)}:{command.line}: $ {command.text}"
         assert code == "0", f"{where}\nended with {code} and said\n{answer}"
         assert command.shows(answer.strip()), (
             f"{where}\nsays\n{answer}\nbut the page\n{command.output}"
         )
+
+
+def _in_one_shell(script: str, folder: Path, environment: dict[str, str]) -> str:
+    """What the shell and its commands say; nothing that it started lives on."""
+    shell = subprocess.Popen(
+        ["bash"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        return shell.communicate(script, timeout=_PATIENCE_S)[0]
+    except subprocess.TimeoutExpired as e:
+        said = (e.stdout or b"").decode() + "".join(
+            f"\n{log.name}: {log.read_text()}" for log in sorted(folder.parent.rglob("*.log"))
+        )
+        pytest.fail(f"not within {_PATIENCE_S} s; so far\n{said}")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
 
 
 @pytest.fixture
@@ -114,11 +142,140 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timeout(360)
 def test_the_tutorial_and_the_pages_that_go_on_from_it_do_what_they_say(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
     for page in FROM_THE_TUTORIAL_ON:
-        if (DOCS / page).exists():
-            _do_as_told(DOCS / page, folder, environment)
+        _do_as_told(DOCS / page, folder, environment)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("page", BY_THEMSELVES)
+def test_a_page_does_what_it_says(page: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    _do_as_told(DOCS / page, tmp_path, environment)
+
+
+def test_what_a_page_shows_is_compared_with_what_is_said() -> None:
+    command = Command(1, "penstock status", "visits …\nchk-… 1 s")
+    assert command.shows("visits is running\nsince\nchk-12 1 s")
+    assert not command.shows("visits is running\nchk-12 2 s")
+    assert not command.shows("")
+
+
+def test_every_page_with_commands_to_run_is_run() -> None:
+    with_files = {_name(p) for p in PAGES for b in _blocks(p) if b.about.startswith("file=")}
+    assert with_files == {f"docs/{page}" for page in (*FROM_THE_TUTORIAL_ON, *BY_THEMSELVES)} - {
+        "docs/how-to/restore-elsewhere.md"
+    }
+
+
+# ── links, names, code ───────────────────────────────────────────────────────────────────────────
+
+
+def _outside_blocks(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", _outside_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_no_link_is_dead(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _outside_blocks(page)):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{_name(page)} links to {target}"
+        assert not anchor or anchor in _anchors(linked), f"{_name(page)} links to {target}"
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    reached, ahead = set[Path](), [DOCS / "index.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in reached or page.suffix != ".md" or not page.exists():
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)", _outside_blocks(page))
+        ahead += [(page.parent / link).resolve() for link in links]
+    assert {_name(p) for p in DOCS.rglob("*.md")} <= {_name(p) for p in reached}
+
+
+@pytest.mark.parametrize(
+    "page", [DOCS / "architecture.md", *sorted(DOCS.glob("decisions/0*.md"))], ids=_name
+)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    roots = [ROOT, ROOT / "worker" / "penstock", DOCS]
+    named = re.findall(r"`([\w./-]+/(?:[\w.-]+\.(?:py|md|toml|yaml))?)`", _outside_blocks(page))
+    assert named or page.name != "architecture.md"
+    for path in named:
+        assert any((root / path).exists() for root in roots), f"{_name(page)} names {path}"
+
+
+def test_the_tests_that_the_guarantees_name_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (DOCS / "guarantees.md").read_text())
+    assert len(named) > 15
+    for path, test in named:
+        text = (ROOT / path).read_text()
+        assert not test or re.search(rf"^def {test}\(", text, re.MULTILINE), f"{path}::{test}"
+
+
+def test_pages_drawn_from_the_code_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/reference.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_fields_that_are_marked_in_the_manifests_reference_exist() -> None:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    assert {*reference.WITHOUT_EFFECT, *reference.FOR_A_CLUSTER} <= reference.manifest_paths()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "api.md").read_text()
+    for module in (penstock, penstock.sources, penstock.sinks, testing, snapshots):
+        for name in module.__all__:
+            assert f"`{name}`" in page or f"`penstock.{name}" in page, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_python_on_a_page_is_python(page: Path) -> None:
+    for block in _blocks(page):
+        if block.language == "python":
+            ast.parse(block.text, f"{_name(page)}:{block.line}")
+
+
+def test_whole_files_of_python_on_pages_are_typed(tmp_path: Path) -> None:
+    for page in PAGES:
+        for block in _blocks(page):
+            if block.language == "python" and block.about.startswith("file="):
+                (tmp_path / block.about.removeprefix("file=")).write_text(block.text)
+            elif block.language == "python" and page.name == "README.md":
+                (tmp_path / "readme.py").write_text(block.text)
+    files = [file.name for file in tmp_path.glob("*.py")]
+    assert "readme.py" in files
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), *files],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT / "worker")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
