@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import uuid
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -39,6 +38,9 @@ class Relay:
         self._target = url.hostname, url.port or 80
         self._open: set[socket.socket] = set()
         self._is_cut = False
+        self._held: bytes | None = None
+        self._released = threading.Event()
+        self._waiting = 0
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -47,8 +49,9 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._listener.close()
+        self.release()
         self.cut()
 
     def cut(self) -> None:
@@ -63,6 +66,21 @@ class Relay:
         """Connections are passed on again."""
         with self._lock:
             self._is_cut = False
+
+    def hold(self, text: bytes) -> None:
+        """From now on requests whose head has this text wait until `release`."""
+        self._released.clear()
+        self._held = text
+
+    def release(self) -> None:
+        """Let go of what was held."""
+        self._held = None
+        self._released.set()
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether some request waits."""
+        return self._waiting > 0
 
     def _accept(self) -> None:
         while True:
@@ -82,6 +100,10 @@ class Relay:
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
+                if self._held is not None and self._held in data.partition(b"\r\n")[0]:
+                    self._waiting += 1
+                    self._released.wait()
+                    self._waiting -= 1
                 other.sendall(data)
         with self._lock:
             for sock in (one, other):

@@ -1,6 +1,7 @@
 """Every record counts once with everything in S3: checkpoints, savepoints and output."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,22 @@ def test_a_store_that_is_away_during_recovery_does_not_end_the_job(
         relay.mend()
         cluster.wait_for_phase("Finished")
         assert_same_lines(cluster.output(), lines_of(100_000))
+
+
+def test_a_download_that_takes_long_is_no_lack_of_progress(tmp_path: Path, relay: Relay) -> None:
+    more = "  state: {localRecovery: false}\n  worker: {progressTimeout: 2s}\n"
+    settings = _settings(relay, count=50_000, per_second=20_000, more=more)
+    with Cluster(tmp_path, settings, parallelism=1) as cluster:
+        cluster.start()
+        cluster.wait_for_checkpoint()
+        relay.hold(b"/shared/")
+        cluster.workers[0].signal(9)
+        wait_for(lambda: relay.is_holding and cluster.status()["attempt"] == 2, "a download")
+        # Not waiting for a fact: that nothing happens for longer than the limit is the fact.
+        threading.Event().wait(3.5)
+        relay.release()
+        cluster.wait_for_phase("Finished")
+        assert cluster.newest_entry().attempt.number == 2
 
 
 def _records(cluster: Cluster) -> int:

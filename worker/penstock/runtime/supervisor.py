@@ -59,6 +59,8 @@ class _Child:
     process: subprocess.Popen[bytes]
     control: ControlSocket
     plan: frames.Prepare | None = None
+    is_fetching: bool = False
+    """Its state is still being downloaded: it has nothing to make progress with."""
     heard_s: float = field(default_factory=time.monotonic)
     metrics: dict[str, frames.OperatorMetrics] = field(default_factory=dict)
     has_failed: bool = False
@@ -174,6 +176,8 @@ class Supervisor:
         if child is None or child.plan is None:
             self._tell(frames.Heartbeat(AttemptNumber(0), 0))
             return
+        if child.is_fetching:
+            child.heard_s = time.monotonic()
         age_ms = round((time.monotonic() - child.heard_s) * 1000)
         self._tell(frames.Heartbeat(child.plan.attempt, age_ms, child.metrics))
 
@@ -230,7 +234,7 @@ class Supervisor:
         self._child = child = self._spare or self._start()
         self._spare = None
         child.plan = plan
-        child.heard_s = time.monotonic()
+        child.is_fetching = True
         self._beside(self._fetch_all, plan, self._uploader)
 
     def _fetch_all(self, plan: frames.Prepare, uploader: Uploader) -> None:
@@ -255,7 +259,14 @@ class Supervisor:
             self._later(lambda: self._fetch_failed(plan, reason))
             return
         ready = msgspec.structs.replace(plan, fetched=fetched)
-        self._later(lambda: self._pass_on(ready) if self._is_live(plan.attempt) else None)
+        self._later(lambda: self._fetched(plan, ready))
+
+    def _fetched(self, plan: frames.Prepare, ready: frames.Prepare) -> None:
+        # An attempt may be prepared twice: to run, and when it was ended to commit only.
+        if self._child is not None and self._child.plan is plan:
+            self._child.is_fetching = False
+            self._child.heard_s = time.monotonic()
+            self._pass_on(ready)
 
     @staticmethod
     def _know_base(
@@ -269,7 +280,7 @@ class Supervisor:
                 uploader.knows(n, operator, index, handle)
 
     def _fetch_failed(self, plan: frames.Prepare, error: PenstockError) -> None:
-        if self._is_live(plan.attempt):
+        if self._child is not None and self._child.plan is plan:
             self._tell(
                 frames.Failed(
                     attempt=plan.attempt,

@@ -1,0 +1,63 @@
+"""What a supervisor hands to which child."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from penstock.core.ids import JobId, WorkerId
+from penstock.network import frames
+from penstock.network.control import ControlSocket
+from penstock.runtime.job_storage import JobStorage
+from penstock.runtime.supervisor import Supervisor, SupervisorConfig, _Child
+from penstock.spec.loading import load_manifest
+from penstock.storage.memory import MemoryStore
+
+_MANIFEST = """
+apiVersion: penstock.dev/v1alpha1
+kind: StreamJob
+metadata: {name: counting}
+spec: {entrypoint: "counting_job:job", checkpoints: {storage: state}}
+"""
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Supervisor:
+    manifest = tmp_path / "streamjob.yaml"
+    manifest.write_text(_MANIFEST)
+    config = SupervisorConfig(
+        WorkerId(0), ("127.0.0.1", 1), manifest, tmp_path, tmp_path / "local", "127.0.0.1", "token"
+    )
+    store = MemoryStore(lambda: 0)
+    storage = JobStorage(JobId("counting"), store, store, tmp_path)
+    return Supervisor(config, load_manifest(manifest).job, storage)
+
+
+def test_a_download_for_an_attempt_that_ended_is_not_given_to_the_child_that_commits(
+    supervisor: Supervisor,
+) -> None:
+    ours, theirs = socket.socketpair()
+    to_run = _prepare(commit_only=False)
+    to_commit = _prepare(commit_only=True)
+    supervisor._child = _Child(process=None, control=ControlSocket(ours), plan=to_commit)  # type: ignore[arg-type]
+    supervisor._fetched(to_run, to_run)
+    supervisor._fetched(to_commit, to_commit)
+    ours.close()
+    heard = ControlSocket(theirs)
+    assert [f.commit_only for f in iter(heard.receive, None)] == [True]
+    heard.close()
+
+
+def _prepare(*, commit_only: bool) -> frames.Prepare:
+    return frames.Prepare(
+        attempt=3,
+        parallelism=1,
+        max_parallelism=128,
+        placement=(0,),
+        subtasks=(),
+        restore={},
+        committed=None,
+        job_nonce="n",
+        graph={},
+        commit_only=commit_only,
+    )
