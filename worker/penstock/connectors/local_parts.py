@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from errno import ENOTDIR
 from pathlib import Path
 
 from penstock.connectors.parts import Part, PartNames, PendingFile, vanished
@@ -51,6 +52,9 @@ class LocalTarget:
         kept = {pending.name for pending in keep}
         with os_errors_translated(self._pending):
             if not self._pending.is_dir():
+                if self._folder.exists() and not self._folder.is_dir():
+                    # Told here, at the start: no record is to blame.
+                    raise NotADirectoryError(ENOTDIR, "Not a folder", str(self._folder))
                 return
             for file in list(self._pending.iterdir()):
                 if names.is_leftover(file.name) and file.name not in kept:

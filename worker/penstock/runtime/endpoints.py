@@ -69,6 +69,8 @@ class SinkStage(Stage):
         except (OSError, Retryable, Corrupt):
             raise  # the world's, not a record's
         except Exception as e:
+            if isinstance(e.__cause__, OSError):
+                raise
             raise self._of_one(values) from e
 
     def _of_one(self, values: Sequence[Any]) -> UserError:

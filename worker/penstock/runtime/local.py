@@ -38,6 +38,7 @@ from penstock.spec.orders import (
 )
 from penstock.spec.parts.snapshots import Restore
 from penstock.spec.streamjob import StreamJob
+from penstock.storage.files import os_errors_translated
 from penstock.storage.location import open_store
 
 COORDINATOR = "coordinator"
@@ -192,13 +193,18 @@ class LocalRun:
     # ── the life of a run ───────────────────────────────────────────────────────────────────────
 
     def _look_at_the_log(self) -> None:
-        """Refuse here what the coordinator would refuse: before there are many processes.
+        """Refuse here what the coordinator would refuse, or wait for: before there are many processes.
 
         Raises:
-            PenstockError: the storage cannot be read, or more workers than the job has key groups.
+            PenstockError: the storage cannot be read or written, or more workers than the job has
+                key groups.
         """
         parallelism = self.manifest.spec.parallelism
-        _, entry = self._newest_entry()
+        storage, entry = self._newest_entry()
+        for store in (storage.checkpoints, storage.savepoints):
+            probe = f"{self.job}/.probe-{secrets.token_hex(6)}"
+            store.put(probe, b"")
+            store.delete([probe])
         restore = self._config.restore or self.manifest.spec.restore.from_
         if entry is None or restore.lower() != "latest":
             return
@@ -211,10 +217,11 @@ class LocalRun:
             )
 
     def _begin(self) -> _Run:
-        self.workdir.mkdir(parents=True, exist_ok=True)
         ports_file = self.workdir / "ports.json"
-        ports_file.unlink(missing_ok=True)
-        (self.workdir / "manifest.json").write_text(json.dumps(self.manifest.document()))
+        with os_errors_translated(self.workdir):
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            ports_file.unlink(missing_ok=True)
+            (self.workdir / "manifest.json").write_text(json.dumps(self.manifest.document()))
         token = secrets.token_urlsafe(24)
 
         def gave_up(name: str, code: int) -> None:

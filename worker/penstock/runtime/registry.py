@@ -65,9 +65,16 @@ def register(name: str, storage: str) -> Iterator[Registration]:
         Rejected: the same job, in the same storage, runs on this machine already.
     """
     folder = jobs_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{_hash(name, storage)}.json"
-    descriptor = _lock(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = _lock(path)
+    except OSError as e:
+        raise Rejected(
+            f"running jobs cannot be noted: {e.strerror or e}",
+            where=str(folder),
+            fix="set XDG_STATE_HOME to a folder that you may write",
+        ) from e
     # Who lists jobs holds the lock of an abandoned file for a moment.
     for _ in range(_TRIES):
         if descriptor is not None:

@@ -8,6 +8,8 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from penstock.core.errors import PenstockError
+
 _OURS = Path(__file__).parent.parent
 _PYTHONS = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = Path(sysconfig.get_path("purelib"))
@@ -26,6 +28,8 @@ def author_lines(error: BaseException, folder: Path) -> tuple[str, ...]:
     if any(not _is_library(f) for f in frames):
         innermost = frames[-1]
         frames = [f for f in frames if f is innermost or not _is_library(f)]
+    elif isinstance(error, PenstockError):
+        frames = []  # it says itself what is wrong
     lines = []
     for frame in frames:
         name = _told(frame.filename, folder)
