@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from penstock.core.errors import Corrupt, Rejected
+from penstock.core.failure import Failure
 from penstock.core.log import EndKind
 from penstock.network import frames
 from penstock.runtime import snapshot_files
@@ -162,7 +163,8 @@ def test_an_exception_of_the_author_is_told_with_its_operator_record_and_lines(
     coordinator.wait_for_phase("Running")
     worker.fail(
         frames.Failed(
-            1, "ValueError: no", operator="counts", subtask=0, record="'x'", lines=("line",)
+            1,
+            Failure("ValueError: no", operator="counts", subtask=0, record="'x'", lines=("line",)),
         )
     )
     error = wait(lambda: coordinator.status()["lastError"], "the failure")

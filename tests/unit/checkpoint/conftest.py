@@ -14,6 +14,7 @@ from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, Identity
 from penstock.core.chains import chains
 from penstock.core.descriptors import StateDescriptor, StateKind
+from penstock.core.failure import Failure
 from penstock.core.graph import Edge, Exchange, JobGraph, Operator
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, SubtaskId, WorkerId
@@ -222,7 +223,7 @@ class Conversation:
         )
 
     def fail(self, what: str = "the author's code raised", **failure: Any) -> list[do.Effect]:
-        return self.say(told.AttemptFailed(self.attempt, told.Failure(what, **failure)))
+        return self.say(told.AttemptFailed(self.attempt, Failure(what, **failure)))
 
     # ── looking ─────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.restart import SAME_RECORD_MAX
 from penstock.checkpoint.restore import RestoreFrom
 from penstock.checkpoint.settings import FailureRate, FixedDelay, NoRestart, OnCancellation
+from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
 from penstock.core.log import EndKind, EntryKind, SnapshotRef
 
@@ -334,7 +335,7 @@ def test_a_failure_of_an_attempt_that_is_over_is_ignored(new):
     a.fail()
     a.wait(1_000)
     a.ready()
-    a.say(told.AttemptFailed(AttemptNumber(1), told.Failure("late")))
+    a.say(told.AttemptFailed(AttemptNumber(1), Failure("late")))
     assert a.phase is Phase.RUNNING
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, ChannelId, OperatorId, SubtaskId, WorkerId
 from penstock.core.snapshots import OperatorRestore
 from penstock.network import frames
@@ -35,7 +36,7 @@ EXAMPLES: list[frames.AnyFrame] = [
         job_nonce="n",
         graph={"operators": [{"uid": "counts"}]},
     ),
-    Failed(AttemptNumber(1), "it broke", lines=("a", "b"), fatal=True),
+    Failed(AttemptNumber(1), Failure("it broke", lines=("a", "b"), fatal=True)),
     Heartbeat(AttemptNumber(1), 5, {"counts/1": OperatorMetrics(records_in=3)}),
     Cancel(AttemptNumber(2)),
 ]

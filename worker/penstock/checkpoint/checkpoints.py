@@ -20,6 +20,7 @@ from penstock.checkpoint.pending import PendingCheckpoint
 from penstock.checkpoint.schedule import Demand, Schedule, Wanted
 from penstock.checkpoint.settings import CheckpointSettings
 from penstock.core import paths
+from penstock.core.failure import Failure
 from penstock.core.ids import JobId
 from penstock.core.log import Entry, SnapshotRef
 
@@ -40,7 +41,7 @@ class Ready:
 class Broken:
     """More checkpoints failed in a row than the attempt may survive."""
 
-    failure: told.Failure
+    failure: Failure
 
 
 class Checkpoints:
@@ -265,7 +266,7 @@ class Checkpoints:
         self._failed_in_a_row += 1
         if self._failed_in_a_row <= self._settings.tolerable_failures:
             return None
-        return Broken(told.Failure(f"checkpoint {pending.checkpoint} failed: {reason}"))
+        return Broken(Failure(f"checkpoint {pending.checkpoint} failed: {reason}"))
 
 
 def _wanted(order: Order) -> Wanted:

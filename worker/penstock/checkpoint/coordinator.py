@@ -20,7 +20,7 @@ from penstock.checkpoint.attempt import RunningAttempt
 from penstock.checkpoint.checkpoints import Broken, Checkpoints, Order, Ready
 from penstock.checkpoint.effects import Effect
 from penstock.checkpoint.ending import Ending, committed_entry, savepoint_of
-from penstock.checkpoint.events import Event, Failure
+from penstock.checkpoint.events import Event
 from penstock.checkpoint.known import KnownSnapshots
 from penstock.checkpoint.opening import Opening
 from penstock.checkpoint.outbox import Outbox
@@ -36,6 +36,7 @@ from penstock.checkpoint.settings import (
 )
 from penstock.core import paths
 from penstock.core.errors import Rejected
+from penstock.core.failure import Failure
 from penstock.core.graph import JobGraph
 from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
 from penstock.core.log import End, EndKind, Entry, EntryKind, SnapshotRef

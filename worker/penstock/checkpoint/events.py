@@ -9,31 +9,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock.checkpoint.restore import RestoreFrom
+from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
 from penstock.core.log import Entry, SnapshotRef
 from penstock.core.manifest import Manifest
 from penstock.core.snapshots import OperatorPart
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt failed, as a person reads it.
-
-    `operator`, `subtask`, `key`, `record`, `position` and `lines` are there when the author's code
-    raised: `position` is where the record came from, `lines` are the author's own traceback lines.
-    `fatal` failures end the job without another attempt (a graph that differs, state that does not
-    fit).
-    """
-
-    what: str
-    operator: str | None = None
-    subtask: int | None = None
-    key: str | None = None
-    record: str | None = None
-    position: str | None = None
-    lines: tuple[str, ...] = ()
-    fix: str | None = None
-    fatal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ again and again is a fault of the job: the third time ends it, whichever the str
 
 from __future__ import annotations
 
-from penstock.checkpoint.events import Failure
 from penstock.checkpoint.settings import ExponentialDelay, FailureRate, FixedDelay, RestartStrategy
+from penstock.core.failure import Failure
 
 SAME_RECORD_MAX = 3
 

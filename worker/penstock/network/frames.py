@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from penstock.core.failure import Failure
 from penstock.core.ids import (
     AttemptNumber,
     ChannelId,
@@ -117,18 +118,10 @@ class Cancel(Frame, frozen=True):
 
 
 class Failed(Frame, frozen=True):
-    """Child or supervisor → coordinator; fields as in `checkpoint.events.Failure`."""
+    """Child or supervisor → coordinator: the attempt cannot go on."""
 
     attempt: AttemptNumber
-    what: str
-    operator: str | None = None
-    subtask: int | None = None
-    key: str | None = None
-    record: str | None = None
-    position: str | None = None
-    lines: tuple[str, ...] = ()
-    fix: str | None = None
-    fatal: bool = False
+    failure: Failure
 
 
 class Finished(Frame, frozen=True):

@@ -14,6 +14,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.core.chains import worker_of
@@ -206,21 +207,9 @@ class Child:
     def _tell(self, plan: frames.Prepare, error: BaseException, *, is_running: bool) -> None:
         failure = failure_of(error, self._folder)
         is_users = isinstance(error, UserError)
-        self._control.send(
-            frames.Failed(
-                attempt=plan.attempt,
-                what=failure.what,
-                operator=failure.operator,
-                subtask=failure.subtask,
-                key=failure.key,
-                record=failure.record,
-                position=failure.position,
-                lines=failure.lines,
-                fix=failure.fix,
-                # What cannot be prepared now cannot be prepared the next time.
-                fatal=isinstance(error, Rejected | Corrupt) and not is_users and not is_running,
-            )
-        )
+        # What cannot be prepared now cannot be prepared the next time.
+        is_fatal = isinstance(error, Rejected | Corrupt) and not is_users and not is_running
+        self._control.send(frames.Failed(plan.attempt, replace(failure, fatal=is_fatal)))
 
 
 def _check(polled: Polled) -> None:

@@ -17,6 +17,7 @@ from penstock.checkpoint import effects, events, log, recovery
 from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.core import paths
 from penstock.core.errors import PenstockError, Rejected, Retryable
+from penstock.core.failure import Failure
 from penstock.core.manifest import Manifest
 from penstock.runtime.clock import Clock
 from penstock.runtime.coordinator_workers import Workers
@@ -295,7 +296,7 @@ def _say(kind: str, fields: dict[str, Any]) -> None:
     """A line of the log; a failure in it is told by its parts."""
     told = dict(fields)
     failure = told.pop("failure", None)
-    if isinstance(failure, events.Failure):
+    if isinstance(failure, Failure):
         told |= {
             "error": failure.what,
             "operator": failure.operator,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from penstock.checkpoint import effects, events
 from penstock.core.chains import chains
 from penstock.core.errors import Rejected
+from penstock.core.failure import Failure
 from penstock.core.graph import JobGraph
 from penstock.core.ids import AttemptNumber, OperatorId, SubtaskId, WorkerId
 from penstock.core.snapshots import RestorePlan
@@ -139,7 +140,7 @@ class Workers:
             return
         if beat.progress_age_ms > self._limits.progress_timeout_ms:
             worker.stuck_in = beat.attempt
-            failure = events.Failure(
+            failure = Failure(
                 f"worker {worker.id} made no progress for {beat.progress_age_ms / 1000:.0f} s",
                 fix="look for a call in the job that does not return; "
                 "raise spec.worker.progressTimeout if it may take that long",
@@ -180,7 +181,7 @@ class Workers:
             case frames.Committed():
                 self._emit(events.WorkerCommitted(worker.id, frame.attempt, frame.checkpoint))
             case frames.Failed():
-                self._emit(events.AttemptFailed(frame.attempt, _failure(frame)))
+                self._emit(events.AttemptFailed(frame.attempt, frame.failure))
             case frames.Said():
                 log.log(frame.level, frame.message, worker=worker.id, **frame.fields)
             case _:
@@ -283,17 +284,3 @@ def _share(
             if found := restore.get(operator, {}).get(subtask.index):
                 share.setdefault(operator, {})[subtask.index] = found
     return share
-
-
-def _failure(frame: frames.Failed) -> events.Failure:
-    return events.Failure(
-        what=frame.what,
-        operator=frame.operator,
-        subtask=frame.subtask,
-        key=frame.key,
-        record=frame.record,
-        position=frame.position,
-        lines=frame.lines,
-        fix=frame.fix,
-        fatal=frame.fatal,
-    )

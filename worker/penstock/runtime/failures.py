@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.checkpoint.events import Failure
 from penstock.core.errors import PenstockError
+from penstock.core.failure import Failure
 from penstock.dataflow.nodes import Node
 from penstock.spec.tracebacks import author_lines, definition_lines, raised
 

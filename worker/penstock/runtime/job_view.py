@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from penstock.checkpoint import effects, events
+from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
 from penstock.core.log import EndKind, Entry, EntryKind
 from penstock.core.manifest import Manifest
@@ -73,7 +74,7 @@ class FailureRecord:
 
     at_ms: int
     attempt: AttemptNumber
-    failure: events.Failure
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ class JobView:
             case effects.Tell(kind=kind, fields=fields):
                 self.lines.append(Line(now_ms, kind, fields))
                 failure = fields.get("failure")
-                if isinstance(failure, events.Failure):
+                if isinstance(failure, Failure):
                     self.failures.append(FailureRecord(now_ms, self.attempt, failure))
             case effects.StandDown():
                 self.phase = JobPhase.STOOD_DOWN

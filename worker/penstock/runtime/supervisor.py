@@ -28,6 +28,7 @@ import msgspec
 
 from penstock.core import paths
 from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
+from penstock.core.failure import Failure
 from penstock.core.handles import KeyedFormat
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, WorkerId
 from penstock.core.snapshots import OperatorRestore
@@ -283,10 +284,12 @@ class Supervisor:
         if self._child is not None and self._child.plan is plan:
             self._tell(
                 frames.Failed(
-                    attempt=plan.attempt,
-                    what=_sentence(error),
-                    fix=error.fix,
-                    fatal=isinstance(error, Rejected | Corrupt),
+                    plan.attempt,
+                    Failure(
+                        what=_sentence(error),
+                        fix=error.fix,
+                        fatal=isinstance(error, Rejected | Corrupt),
+                    ),
                 )
             )
 
@@ -421,7 +424,7 @@ class Supervisor:
         if plan is not None and not told:
             how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             what = f"the child of worker {self._config.worker} was {how}"
-            self._tell(frames.Failed(attempt=plan.attempt, what=what, fix=_of_death(code)))
+            self._tell(frames.Failed(plan.attempt, Failure(what, fix=_of_death(code))))
 
 
 def _of_death(code: int) -> str:

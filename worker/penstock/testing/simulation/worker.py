@@ -13,6 +13,7 @@ from penstock.checkpoint import events as told
 from penstock.checkpoint.log import Get, StoreAnswer, Unknown
 from penstock.core import paths
 from penstock.core.chains import chains
+from penstock.core.failure import Failure
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
 from penstock.core.snapshots import KeyedSource, OperatorPart
@@ -74,7 +75,7 @@ class Child:
         """Break, and tell."""
         if self.is_alive:
             self.die()
-            self._worker.tell(told.AttemptFailed(self.attempt, told.Failure(what)))
+            self._worker.tell(told.AttemptFailed(self.attempt, Failure(what)))
 
     # ── restore ─────────────────────────────────────────────────────────────────────────────────
 
@@ -377,7 +378,7 @@ class Worker:
         attempt = prepare.attempt.number
         if self.child is not None and self.child.is_alive and self.child.attempt >= attempt:
             if self.child.attempt > attempt:
-                self.tell(told.AttemptFailed(attempt, told.Failure("a later attempt runs here")))
+                self.tell(told.AttemptFailed(attempt, Failure("a later attempt runs here")))
             return
         if self.child is not None:
             self.child.die()
