@@ -19,7 +19,12 @@ POISON_NUMBER, POISON_INDEX = 90, 131_491
     ("entrypoint", "operator", "position"),
     [
         ("poisoned_map", "stumble", f"records: record {POISON_INDEX:,} of Generator(seed=0)"),
-        ("poisoned_key", "check", f"records: record {POISON_INDEX:,} of Generator(seed=0)"),
+        pytest.param(
+            "poisoned_key",
+            "check",
+            f"records: record {POISON_INDEX:,} of Generator(seed=0)",
+            marks=pytest.mark.slow,
+        ),
         ("poisoned_process", "check", None),
     ],
 )
@@ -61,7 +66,7 @@ def test_code_that_never_returns_is_killed_and_the_job_goes_on(tmp_path: Path) -
 
 
 def test_a_worker_that_wakes_when_another_has_its_place_writes_nothing(tmp_path: Path) -> None:
-    count = 150_000
+    count = 100_000
     settings = Settings(
         parameters={"count": count, "per_second": 25_000},
         interval="200ms",

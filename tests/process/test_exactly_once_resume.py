@@ -10,7 +10,7 @@ from tests.process.support_jobs import counts_of, lines_of
 
 pytestmark = pytest.mark.process
 
-COUNT = 150_000
+COUNT = 100_000
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Leg:
 
 def _settings(backend: str) -> Settings:
     return Settings(
-        parameters={"count": COUNT, "per_second": 25_000},
+        parameters={"count": COUNT, "per_second": 30_000},
         interval="300ms",
         more=f"  state: {{backend: {backend}}}\n",
     )
@@ -67,6 +67,7 @@ def test_stopped_with_a_savepoint_it_goes_on_at_any_parallelism_on_any_backend(
         _run(tmp_path, leg, number)
 
 
+@pytest.mark.slow
 def test_from_a_retained_checkpoint_it_goes_on_at_any_parallelism_on_any_backend(
     tmp_path: Path,
 ) -> None:

@@ -75,6 +75,7 @@ def test_while_s3_is_away_checkpoints_fail_and_records_flow_on(
         wait_for(lambda: cluster.unreferenced() == (set(), set()), "files are as manifests say")
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_during_recovery_does_not_end_the_job(
     tmp_path: Path, relay: Relay
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_store_that_is_away_during_recovery_does_not_end_the_job(
         assert_same_lines(cluster.output(), lines_of(100_000))
 
 
+@pytest.mark.slow
 def test_a_download_that_takes_long_is_no_lack_of_progress(tmp_path: Path, relay: Relay) -> None:
     more = "  state: {localRecovery: false}\n  worker: {progressTimeout: 2s}\n"
     settings = _settings(relay, count=50_000, per_second=20_000, more=more)

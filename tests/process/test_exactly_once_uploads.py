@@ -15,7 +15,7 @@ from penstock.snapshots import Snapshot
 
 pytestmark = pytest.mark.process
 
-COUNT = 100_000
+COUNT = 80_000
 
 
 def _settings(*, interval: str = "300ms", more: str = "") -> Settings:
@@ -98,6 +98,7 @@ def test_a_damaged_local_copy_is_passed_over_for_the_store(tmp_path: Path) -> No
         assert cluster.newest_entry().attempt.number == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_store_ends_the_job_by_name(tmp_path: Path) -> None:
     with Cluster(tmp_path, _settings(), parallelism=2) as cluster:
         cluster.start()
@@ -136,6 +137,7 @@ def test_a_missing_file_is_named_and_an_older_checkpoint_can_be_chosen(tmp_path:
         assert set(cluster.output()) == set(lines_of(COUNT))
 
 
+@pytest.mark.slow
 def test_a_newest_checkpoint_whose_manifest_is_damaged_is_not_restored(tmp_path: Path) -> None:
     with Cluster(tmp_path, _settings(), parallelism=2) as cluster:
         cluster.start()

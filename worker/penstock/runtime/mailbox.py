@@ -126,7 +126,8 @@ class Mailbox:
             for id, stage in task.stages.items():
                 found[f"{id}/{task.subtask.index}"] = stage.metrics()
             head = str(task.subtask)
-            found[head] = structs.replace(found[head], busy_ms=busy_ns // 1_000_000)
+            if head in found:  # It is not where only sinks are, to commit.
+                found[head] = structs.replace(found[head], busy_ms=busy_ns // 1_000_000)
         return found
 
     def close(self) -> None:
