@@ -26,7 +26,7 @@ from penstock.runtime.job_storage import JobStorage, is_url
 from penstock.runtime.local_client import HOST, LocalClient, error_in
 from penstock.runtime.local_processes import LocalProcesses, environment
 from penstock.runtime.registry import Registration, RunningJob, register
-from penstock.runtime.snapshot_files import read_newest_entry
+from penstock.runtime.snapshot_files import read_newest_entry, whole_snapshot
 from penstock.spec.orders import (
     CancelOrder,
     JobPhase,
@@ -196,8 +196,8 @@ class LocalRun:
         """Refuse here what the coordinator would refuse, or wait for: before there are many processes.
 
         Raises:
-            PenstockError: the storage cannot be read or written, or more workers than the job has
-                key groups.
+            PenstockError: the storage cannot be read or written, there are more workers than the job
+                has key groups, or the snapshot it goes on from is damaged.
         """
         parallelism = self.manifest.spec.parallelism
         storage, entry = self._newest_entry()
@@ -206,15 +206,18 @@ class LocalRun:
             store.put(probe, b"")
             store.delete([probe])
         restore = self._config.restore or self.manifest.spec.restore.from_
-        if entry is None or restore.lower() != "latest":
+        point = None if entry is None else recovery_point(entry)
+        if entry is None or point is None or restore.lower() != "latest":
             return
         limit = entry.attempt.max_parallelism
-        if recovery_point(entry) is not None and parallelism > limit:
+        if parallelism > limit:
             raise Rejected(
                 f"parallelism {parallelism} is above the job's max parallelism, which is {limit}",
                 where=f"the newest snapshot of {self.job}",
                 fix=f"give at most {limit}; key groups are fixed for the job's life",
             )
+        older = [ref for ref in entry.retained if ref.id < point.id]
+        whole_snapshot(storage, point, sorted(older, key=lambda ref: -ref.id))
 
     def _begin(self) -> _Run:
         ports_file = self.workdir / "ports.json"
