@@ -134,7 +134,7 @@ def translated_code(
         return Rejected(
             f"bucket {bucket} lies in another region ({told})",
             where=where,
-            fix="set AWS_REGION to the bucket's region",
+            fix="set AWS_DEFAULT_REGION to the bucket's region",
         )
     if code in _NOT_NOW or http_status == 429 or http_status >= 500:
         return Retryable(f"S3 cannot do it now ({told})", where=where, fix="it is tried again")
