@@ -237,7 +237,7 @@ def test_a_bucket_of_another_region_is_rejected_where_the_server_does_not_name_i
     with server_that_answers((301, "PermanentRedirect"), (200, "")) as script:
         e = refusal(Rejected, lambda: store_at(script.url).put("a", b""))
     assert "another region" in e.what
-    assert "AWS_REGION" in str(e.fix)
+    assert "AWS_DEFAULT_REGION" in str(e.fix)
 
 
 @pytest.mark.parametrize(
