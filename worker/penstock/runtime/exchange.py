@@ -149,7 +149,9 @@ class ByKey(Exchange):
         try:
             group = key_group(encode_key(key), max_parallelism=self._max_parallelism)
         except (Exception, SystemExit) as e:
-            raise UserError(self._node, record=value) from e
+            failed = UserError(self._node, record=value, key=key)
+            failed.is_of_key = True
+            raise failed from e
         return subtask_of(
             group, parallelism=len(self.outputs), max_parallelism=self._max_parallelism
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import Corrupt, PenstockError
 from penstock.core.failure import Failure
 from penstock.dataflow.nodes import Node
 from penstock.spec.tracebacks import author_lines, definition_lines, raised
@@ -16,6 +16,10 @@ NOTHING: Any = object()
 """No record, or no key: the author's own may be None."""
 
 _SHOWN_MAX = 80
+
+
+class CannotCommit(Corrupt):
+    """What a sink had prepared is gone: the next attempt would find it gone, too."""
 
 
 class UserError(Exception):
@@ -42,6 +46,8 @@ class UserError(Exception):
         """Where the record came from, when a source is chained before the operator."""
         self.subtask: int | None = None
         """Which of the operator's subtasks it was."""
+        self.is_of_key = False
+        """Whether the key function is to blame, not what the operator runs."""
 
 
 def with_place(error: UserError) -> BaseException:
@@ -92,7 +98,7 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
             key=None if error.key is NOTHING else shown(error.key),
             record=None if error.record is NOTHING else shown(error.record),
             position=error.position,
-            lines=_lines_of(cause, folder) or _where_written(node, folder),
+            lines=_lines_of(cause, folder) or _where_written(error, folder),
             fix=cause.fix if isinstance(cause, PenstockError) else None,
         )
     if isinstance(error, PenstockError):
@@ -113,11 +119,12 @@ def _lines_of(cause: BaseException, folder: Path) -> tuple[str, ...]:
     return lines or (author_lines(cause.__cause__, folder) if cause.__cause__ else ())
 
 
-def _where_written(node: Node, folder: Path) -> tuple[str, ...]:
-    """The author's function that an operator runs, or the key function before one of ours."""
-    runs = getattr(node.runs, "process", node.runs)
-    key = None if node.key is None else node.key.fn
-    return definition_lines(runs, folder) or definition_lines(key, folder)
+def _where_written(error: UserError, folder: Path) -> tuple[str, ...]:
+    """The author's function that an operator runs, or the key function before it or one of ours."""
+    node = error.node
+    key = () if node.key is None else definition_lines(node.key.fn, folder)
+    runs = definition_lines(getattr(node.runs, "process", node.runs), folder)
+    return (key or runs) if error.is_of_key else (runs or key)
 
 
 def locals_of(error: BaseException, function: Callable[..., Any]) -> dict[str, Any]:

@@ -251,7 +251,9 @@ class KeyedStage(ProcessStage):
                 self.states.bind([key])
             except Exception as e:  # noqa: BLE001  which one it is was known before
                 if raised(e) == raised(error):
-                    return UserError(self.node, record=value, key=key)
+                    found = UserError(self.node, record=value, key=key)
+                    found.is_of_key = True
+                    return found
         return UserError(self.node)
 
     def finish_group(self, group: int) -> None:
