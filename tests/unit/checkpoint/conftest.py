@@ -206,7 +206,7 @@ class Conversation:
             keyed = KeyedHandle(KeyedFormat.ROCKSDB, groups, tuple(handles))
             parts = {
                 COUNTS: OperatorPart(SubtaskSnapshot(keyed=keyed), (COUNT,), "str"),
-                OUT: OperatorPart(SubtaskSnapshot()),
+                OUT: OperatorPart(SubtaskSnapshot(lists={"pending": (b"1",)})),
             }
             files = (path, *(f"{JOB}/shared/{other}" for other in shared))
         return told.SubtaskAcked(trigger.attempt, trigger.checkpoint, subtask, parts, files)

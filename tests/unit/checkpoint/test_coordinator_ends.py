@@ -47,6 +47,27 @@ def test_a_stop_is_an_entry_first_then_the_savepoint_then_the_commits_then_the_a
     assert isinstance(a.effects[-1], do.JobOver)
 
 
+def test_a_run_after_an_end_that_is_committed_gives_sinks_nothing_to_commit_again(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.committed()
+    assert a.job.entry.end.committed
+    b = a.crash()
+    b.run()
+    plan = b.last(do.Prepare).restore
+    assert [part.lists for part in plan["out"].values()] == [{}, {}]
+    assert plan["lines"][0].lists == {"offsets": (b"1",)}
+    b.fail()
+    b.wait(60_000)
+    assert [part.lists for part in b.last(do.Prepare).restore["out"].values()] == [{}, {}]
+    b.ready()
+    b.checkpoint()
+    b.fail()
+    b.wait(60_000)
+    assert all(part.lists["pending"] for part in b.last(do.Prepare).restore["out"].values())
+
+
 def test_a_stop_whose_savepoint_fails_is_told_and_the_job_runs_on(new):
     a = new().run()
     a.say(told.StopOrdered("stop"))

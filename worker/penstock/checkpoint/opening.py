@@ -6,7 +6,7 @@ Values only; that the opening wins its log entry is the coordinator's business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.checkpoint import log, recovery, restore
@@ -18,7 +18,7 @@ from penstock.checkpoint.settings import Identity
 from penstock.core.chains import chains, subtasks_by_worker
 from penstock.core.errors import Rejected
 from penstock.core.graph import JobGraph
-from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
+from penstock.core.ids import AttemptNumber, CheckpointId, SubtaskId, WorkerId
 from penstock.core.keygroups import check_parallelism, default_max_parallelism
 from penstock.core.log import Attempt, Entry, Hold, SnapshotRef
 from penstock.core.manifest import Manifest
@@ -26,6 +26,7 @@ from penstock.core.snapshots import RestorePlan
 
 SINK = "sink"
 _RESTORE = "restore"
+_COMMITTED = "committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ def ordered(
         manifest = read.manifests[snapshot.path] if snapshot else None
         if entry is not None and snapshot == entry.attempt.restored_from:
             settings = dict(entry.settings)
+        if entry is not None and entry.end is not None and entry.end.committed:
+            settings[_RESTORE] = settings.get(_RESTORE, {}) | {_COMMITTED: True}
     else:
         snapshot, manifest = wanted.snapshot, wanted.manifest
         if wanted.rename or wanted.allow_non_restored:
@@ -208,17 +211,28 @@ def _plan(
     if snapshot is None:
         return {}
     assert manifest is not None, snapshot
-    rename: dict[OperatorId, OperatorId] = {}
+    how: dict[str, Any] = {}
     if snapshot == entry.attempt.restored_from:
-        rename = entry.settings.get(_RESTORE, {}).get("rename", {})
-    return restore.plan(
+        how = entry.settings.get(_RESTORE, {})
+    plan = restore.plan(
         manifest,
         graph,
         parallelism=entry.attempt.parallelism,
         folder=restore.folder_of(snapshot, manifest),
-        rename=rename,
+        rename=how.get("rename", {}),
         local=snapshot.path,
     )
+    return _without_pending(plan, graph) if how.get(_COMMITTED) else plan
+
+
+def _without_pending(plan: RestorePlan, graph: JobGraph) -> RestorePlan:
+    """Sinks restore nothing of a run whose end says that everything is committed: its output may
+    have been moved away since, and committing it again would miss it."""
+    sinks = {operator.id for operator in graph.operators if operator.kind == SINK}
+    return {
+        uid: {i: replace(part, lists={}) for i, part in parts.items()} if uid in sinks else parts
+        for uid, parts in plan.items()
+    }
 
 
 def _verify(

@@ -28,7 +28,7 @@ from penstock.network.poller import Polled, Poller
 from penstock.network.port import Input, Output
 from penstock.runtime.assembly import Assembly, Surroundings
 from penstock.runtime.clock import Clock
-from penstock.runtime.failures import UserError, failure_of
+from penstock.runtime.failures import CannotCommit, UserError, failure_of
 from penstock.runtime.mailbox import Mailbox
 from penstock.runtime.pdeathsig import die_with_parent
 from penstock.runtime.program import Program, load_program
@@ -208,7 +208,8 @@ class Child:
         failure = failure_of(error, self._folder)
         is_users = isinstance(error, UserError)
         # What cannot be prepared now cannot be prepared the next time.
-        is_fatal = isinstance(error, Rejected | Corrupt) and not is_users and not is_running
+        is_setup = isinstance(error, Rejected | Corrupt) and not is_users and not is_running
+        is_fatal = is_setup or isinstance(error, CannotCommit)
         self._control.send(frames.Failed(plan.attempt, replace(failure, fatal=is_fatal)))
 
 

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.checkpoint.settings import Identity
-from penstock.core.errors import PenstockError, Rejected
+from penstock.core.errors import PenstockError, Rejected, Retryable
 from penstock.runtime.clock import Clock
 from penstock.runtime.coordinator_config import (
     CoordinatorConfig,
@@ -42,7 +42,7 @@ from penstock.runtime.program import Program, load_program
 from penstock.runtime.rest import make_app
 from penstock.spec.orders import JobStatus
 from penstock.state.schemas import is_readable
-from penstock.storage.location import open_store
+from penstock.storage.location import check_writable, open_store
 
 log = get_logger()
 
@@ -110,6 +110,7 @@ class _Service:
         try:
             site = web.TCPSite(runner, config.rest_host, config.rest_port)
             await _listening(site.start(), config.rest_port)
+            await shell.in_thread(self._check_stores)
             announce = asyncio.create_task(self._announce(control, runner))
             stood_down = await shell.run()
             announce.cancel()
@@ -125,6 +126,14 @@ class _Service:
             )
             write_error(config.ports_file, error)
         return EXIT_STOOD_DOWN
+
+    def _check_stores(self) -> None:
+        """Refuse stores that cannot be written, or would not keep one coordinator from another."""
+        for store in (self._storage.checkpoints, self._storage.savepoints):
+            try:
+                check_writable(store)
+            except Retryable as e:
+                log.warning("store", error=e.what, where=e.where)
 
     def _workers(self, shell: Shell) -> Workers:
         worker = self._program.manifest.spec.worker

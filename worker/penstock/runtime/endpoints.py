@@ -12,7 +12,7 @@ from penstock.core.errors import Corrupt, Retryable
 from penstock.core.snapshots import OperatorRestore
 from penstock.dataflow.connector import Reader, SourceState, Writer
 from penstock.dataflow.nodes import SINK_PENDING, SOURCE_KNOWN, SOURCE_POSITION, Node
-from penstock.runtime.failures import UserError
+from penstock.runtime.failures import CannotCommit, UserError
 from penstock.runtime.stages import Stage
 
 OPERATOR_LISTS = (StateKind.SPLIT_LIST, StateKind.UNION_LIST)
@@ -94,6 +94,7 @@ class SinkStage(Stage):
 
         Raises:
             Retryable: not all; call it again.
+            CannotCommit: something that was prepared is not there any more.
         """
         done = [item for item in list(self.pending) if item[0] <= checkpoint]
         failed: Retryable | None = None
@@ -104,6 +105,8 @@ class SinkStage(Stage):
                 committed.append(item)
             except Retryable as e:
                 failed = e
+            except Corrupt as e:
+                raise CannotCommit(e.what, where=e.where, fix=e.fix) from e
         for item in committed:
             self.pending.remove(item)
         if failed is not None:
