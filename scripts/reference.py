@@ -27,8 +27,6 @@ WITHOUT_EFFECT = {
     "checkpoints.maxConcurrent": "one at a time",
     "savepoints.schedule": "savepoints are taken when they are asked for",
     "savepoints.keep": "savepoints stay until a person deletes them",
-    "state.rocksdb.localDirectories": "working state lies in the worker's folder",
-    "state.rocksdb.directoryStrategy": "working state lies in the worker's folder",
     "restore.policy": "a job without snapshots starts empty",
     "restore.claimMode": "files of others are never touched, as with NoClaim",
     "restore.allowOlder": "an older checkpoint is taken only when it is named",

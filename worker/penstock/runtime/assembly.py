@@ -31,7 +31,7 @@ from penstock.dataflow.connector import Sink, SinkContext, Source, SourceContext
 from penstock.dataflow.nodes import Node
 from penstock.network.frames import Prepare
 from penstock.network.port import Input, Output
-from penstock.runtime.backends import cached_keys_max, open_backend
+from penstock.runtime.backends import cached_keys_max, folder_in, open_backend
 from penstock.runtime.endpoints import SinkStage, SourceStage
 from penstock.runtime.exchange import ByKey, Exchange, InTurns, Straight
 from penstock.runtime.functions import begin_function, keyed_specs
@@ -39,19 +39,24 @@ from penstock.runtime.program import Program
 from penstock.runtime.stages import STATELESS, Down, KeyedStage, ProcessStage, Stage, fan
 from penstock.runtime.task import Task, Wiring
 from penstock.state.backend import LocalPart
+from penstock.state.directories import LocalDirectories
 from penstock.state.keyed import KeyedStates
 from penstock.state.operator_state import OperatorList
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an attempt's tasks get from outside: the clock, folders, the ends of channels."""
+    """What an attempt's tasks get from outside: the clock, folders, the ends of channels.
+
+    Working state lies in `work_folder`, or below one of `directories` where there are any.
+    """
 
     job: JobId
     now_ms: Callable[[], int]
     work_folder: Path
     warn: Callable[[str], None]
     input_of: Callable[[ChannelId], Input]
+    directories: LocalDirectories | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class _Part:
     chain: Chain
     stages: dict[OperatorId, Stage]
     inputs: list[Input]
+    folder: Path
     lists: dict[OperatorId, dict[str, OperatorList]] = field(default_factory=dict)
 
 
@@ -102,7 +108,7 @@ class Assembly:
     # ── restoring ────────────────────────────────────────────────────────────────────────────────
 
     def _restore(self, subtask: SubtaskId, chain: Chain) -> _Part:
-        part = _Part(subtask, chain, {}, [])
+        part = _Part(subtask, chain, {}, [], self._folder(subtask))
         for id in chain.operators:
             node = self._nodes[id]
             if self._plan.commit_only and not isinstance(node.runs, Sink):
@@ -117,6 +123,15 @@ class Assembly:
                 )
             ]
         return part
+
+    def _folder(self, subtask: SubtaskId) -> Path:
+        """Where the subtask's database lies, and what is copied out of it by hard links."""
+        base = self._around.work_folder
+        is_keyed = self._nodes[subtask.operator].key is not None
+        if is_keyed and self._around.directories is not None:
+            directory = self._around.directories.choose()
+            base = folder_in(directory, self._around.job, base.parent) / base.name
+        return base / f"{subtask.operator}-{subtask.index}"
 
     def _stage(self, part: _Part, node: Node, restore: OperatorRestore | None) -> Stage:
         index, of = part.subtask.index, part.chain.parallelism
@@ -179,9 +194,8 @@ class Assembly:
             parallelism=part.chain.parallelism,
             max_parallelism=plan.max_parallelism,
         )
-        folder = self._around.work_folder / f"{node.id}-{part.subtask.index}"
         backend = open_backend(
-            spec, folder / "db", groups=groups, max_parallelism=plan.max_parallelism
+            spec, part.folder / "db", groups=groups, max_parallelism=plan.max_parallelism
         )
         if restore is not None and restore.keyed:
             backend.restore(self._local_parts(node.id, part.subtask.index, restore, groups))
@@ -245,7 +259,7 @@ class Assembly:
                     for id in part.stages
                     if (restore := self._plan.restore.get(id, {}).get(part.subtask.index))
                 },
-                folder=self._around.work_folder / f"{part.subtask.operator}-{part.subtask.index}",
+                folder=part.folder,
                 commit_only=self._plan.commit_only,
             )
         )

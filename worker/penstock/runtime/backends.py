@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from penstock.core.errors import Rejected
+from penstock.core.ids import JobId
 from penstock.core.keygroups import KeyGroupRange
 from penstock.spec.streamjob import StreamJobSpec
 from penstock.state.backend import BackendFactory, KeyedBackend
+from penstock.state.directories import LocalDirectories, Strategy
 
 BUILT_IN = {
     "Memory": "penstock.state.heap:open_heap",
@@ -49,6 +51,26 @@ def open_backend(
     folder.mkdir(parents=True, exist_ok=True)
     factory = backend_factory(spec.state.backend)
     return factory(folder, groups=groups, max_parallelism=max_parallelism, options=options)
+
+
+def local_directories(spec: StreamJobSpec) -> LocalDirectories | None:
+    """The directories that the manifest names for databases, None when it names none.
+
+    Raises:
+        Rejected: none of them can be used.
+    """
+    rocksdb = spec.state.rocksdb
+    if spec.state.backend != "RocksDB" or not rocksdb.local_directories:
+        return None
+    return LocalDirectories(
+        [Path(path) for path in rocksdb.local_directories],
+        strategy=Strategy(rocksdb.directory_strategy.value),
+    )
+
+
+def folder_in(directory: Path, job: JobId, workdir: Path) -> Path:
+    """A worker's folder in one of several local directories; other jobs and workers may share it."""
+    return directory / "penstock" / job / workdir.name
 
 
 def cached_keys_max(spec: StreamJobSpec) -> int:

@@ -27,6 +27,7 @@ from penstock.network.memory import MemoryChannel
 from penstock.network.poller import Polled, Poller
 from penstock.network.port import Input, Output
 from penstock.runtime.assembly import Assembly, Surroundings
+from penstock.runtime.backends import local_directories
 from penstock.runtime.clock import Clock
 from penstock.runtime.failures import CannotCommit, UserError, failure_of
 from penstock.runtime.mailbox import Mailbox
@@ -117,6 +118,7 @@ class Child:
                 work_folder=work_folder / f"attempt-{plan.attempt}",
                 warn=self._warn,
                 input_of=channels.input,
+                directories=local_directories(program.manifest.spec),
             )
             mailbox = self._prepared(program, plan, around, poller, channels, host)
             is_running = True

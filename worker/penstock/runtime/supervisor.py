@@ -35,6 +35,7 @@ from penstock.core.snapshots import OperatorRestore
 from penstock.network import frames
 from penstock.network.control import ControlSocket, connect
 from penstock.network.frames import AnyFrame
+from penstock.runtime.backends import folder_in
 from penstock.runtime.coordinator_config import storage_urls
 from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.logs import configure_logging, get_logger
@@ -222,8 +223,9 @@ class Supervisor:
 
     def _prepare(self, plan: frames.Prepare) -> None:
         self._end_child()
-        for old in self._config.workdir.glob("attempt-*"):
-            shutil.rmtree(old, ignore_errors=True)
+        for folder in self._work_folders():
+            for old in folder.glob("attempt-*"):
+                shutil.rmtree(old, ignore_errors=True)
         self._uploader = Uploader(
             self._storage,
             plan.attempt,
@@ -237,6 +239,12 @@ class Supervisor:
         child.plan = plan
         child.is_fetching = True
         self._beside(self._fetch_all, plan, self._uploader)
+
+    def _work_folders(self) -> list[Path]:
+        """Where children keep working state: databases may lie in directories of their own."""
+        workdir = self._config.workdir
+        named = self._spec.state.rocksdb.local_directories
+        return [workdir, *(folder_in(Path(d), self._storage.job, workdir) for d in named)]
 
     def _fetch_all(self, plan: frames.Prepare, uploader: Uploader) -> None:
         folder = self._config.workdir / f"attempt-{plan.attempt}" / "fetched"
