@@ -19,20 +19,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from penstock.spec.without_effect import WITHOUT_EFFECT
+
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 HEAD = "<!-- Drawn from the code by scripts/reference.py: change that, not this. -->\n\n"
 
-WITHOUT_EFFECT = {
-    "checkpoints.mode": "every job runs as with ExactlyOnce",
-    "checkpoints.maxConcurrent": "one at a time",
-    "savepoints.schedule": "savepoints are taken when they are asked for",
-    "savepoints.keep": "savepoints stay until a person deletes them",
-    "restore.policy": "a job without snapshots starts empty",
-    "restore.claimMode": "files of others are never touched, as with NoClaim",
-    "restore.allowOlder": "an older checkpoint is taken only when it is named",
-    "errors": "a record whose processing raises fails the attempt, as with Fail",
-}
-"""Fields that are read and checked, and change nothing in a job that `penstock run` starts."""
 FOR_A_CLUSTER = (
     *("image", "desiredState", "serviceAccountName", "storageCredentials", "deletion", "rescale"),
     *("worker.resources", "worker.podTemplate", "worker.volume", "coordinator"),

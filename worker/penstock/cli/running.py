@@ -29,6 +29,7 @@ from penstock.runtime.logs import configure_logging
 from penstock.runtime.program import built
 from penstock.spec.orders import JobStatus
 from penstock.spec.parts.snapshots import BUILT_IN_BACKENDS
+from penstock.spec.without_effect import set_without_effect
 
 
 def run(
@@ -54,6 +55,8 @@ def run(
     )
     if replaced:
         click.echo(replaced, err=True)
+    for field_path, instead in set_without_effect(manifest):
+        click.echo(f"{field_path} has no effect yet: {instead}", err=True)
     style = log or ("live" if sys.stderr.isatty() else "plain")
     clock = Clock()
     local: LocalRun | None = None

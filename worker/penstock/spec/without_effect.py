@@ -1,0 +1,29 @@
+"""Fields of the manifest that are read and checked, and change nothing yet; who sets one is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.spec.streamjob import StreamJob
+
+WITHOUT_EFFECT = {
+    "checkpoints.mode": "every job runs as with ExactlyOnce",
+    "checkpoints.maxConcurrent": "one at a time",
+    "savepoints.schedule": "savepoints are taken when they are asked for",
+    "savepoints.keep": "savepoints stay until a person deletes them",
+    "restore.policy": "a job without snapshots starts empty",
+    "restore.claimMode": "files of others are never touched, as with NoClaim",
+    "restore.allowOlder": "an older checkpoint is taken only when it is named",
+    "errors": "a record whose processing raises fails the attempt, as with Fail",
+}
+"""By path below `spec`: what happens instead."""
+
+
+def set_without_effect(manifest: StreamJob) -> Iterator[tuple[str, str]]:
+    """The fields of that kind that this manifest sets: `spec.errors` and what happens instead."""
+    for path, instead in WITHOUT_EFFECT.items():
+        value = manifest.document()["spec"]
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            yield f"spec.{path}", instead
