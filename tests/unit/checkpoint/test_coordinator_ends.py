@@ -68,6 +68,19 @@ def test_a_run_after_an_end_that_is_committed_gives_sinks_nothing_to_commit_agai
     assert all(part.lists["pending"] for part in b.last(do.Prepare).restore["out"].values())
 
 
+def test_checkpoints_without_a_log_are_no_fresh_start(new):
+    a = new().run()
+    a.checkpoint()
+    for path in [p for p in a.store.objects if "/log/" in p]:
+        del a.store.objects[path]
+    b = a.crash()
+    b.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    assert not b.answer_to("go").ok
+    assert "no log" in b.answer_to("go").detail["error"]
+    b.say(told.StartOrdered("anew", after=0, revision="1", parallelism=2, restore=RestoreFrom()))
+    assert b.answer_to("anew").ok
+
+
 def test_a_stop_whose_savepoint_fails_is_told_and_the_job_runs_on(new):
     a = new().run()
     a.say(told.StopOrdered("stop"))

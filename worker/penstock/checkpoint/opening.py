@@ -84,6 +84,13 @@ def ordered(
     entry, wanted = read.newest, order.restore
     settings: dict[str, Any] = {}
     if wanted is None:
+        if entry is None and read.highest_checkpoint > 0:
+            raise Rejected(
+                f"the job's folder has checkpoints, up to {read.highest_checkpoint}, and no log: "
+                "nobody can tell which of them are complete",
+                where="the folder log/ beside them",
+                fix="bring the log back, or begin anew with --restore none",
+            )
         snapshot = log.recovery_point(entry) if entry else None
         if snapshot is not None and snapshot.path in read.damaged:
             raise Rejected(
