@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 SOURCES := worker tests examples scripts benchmarks
 JOBS ?= auto
 ARGS ?=
+SEEDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format bench clean
+.PHONY: help demo test quick check format docs sim bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,12 @@ check: $(STAMP) ## Lint, format, types, layers
 format: $(STAMP) ## Let ruff put everything into shape
 	@$(BIN)/ruff check --fix -q $(SOURCES)
 	@$(BIN)/ruff format $(SOURCES)
+
+docs: $(STAMP) ## Draw the reference pages anew from the code
+	@$(BIN)/python scripts/reference.py
+
+sim: $(STAMP) ## Whole jobs on fake time, network and store: make sim SEEDS=5000, or ARGS="--seed 7"
+	@$(BIN)/python -m penstock.testing.simulation --seeds $(SEEDS) $(ARGS)
 
 bench: $(STAMP) ## What is measured: codec and channels on this machine
 	@for file in codec_micro channel_micro; do \
