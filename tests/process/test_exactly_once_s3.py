@@ -54,6 +54,24 @@ def test_no_record_is_lost_or_counted_twice_with_everything_in_s3(
         assert cluster.final_state() == counts_of(100_000)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_million_records_survive_twenty_kills_with_everything_in_s3(
+    tmp_path: Path, relay: Relay
+) -> None:
+    print(f"PENSTOCK_SEED={SEED} reproduces it")
+    settings = _settings(relay, count=1_000_000, per_second=30_000)
+    with Cluster(tmp_path, settings, parallelism=3) as cluster:
+        cluster.start()
+        cluster.wait_for_checkpoint()
+        killer = Killer(cluster, SEED)
+        killer.kill(20)
+        cluster.wait_for_phase("Finished", within_s=300)
+        assert len(killer.killed) == 20
+        assert_same_lines(cluster.output(), lines_of(1_000_000))
+        assert cluster.final_state() == counts_of(1_000_000)
+
+
 def test_while_s3_is_away_checkpoints_fail_and_records_flow_on(
     tmp_path: Path, relay: Relay
 ) -> None:
