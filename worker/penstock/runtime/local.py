@@ -39,7 +39,7 @@ from penstock.spec.orders import (
 from penstock.spec.parts.snapshots import Restore
 from penstock.spec.streamjob import StreamJob
 from penstock.storage.files import os_errors_translated
-from penstock.storage.location import open_store
+from penstock.storage.location import check_writable, open_store
 
 COORDINATOR = "coordinator"
 REST_PORT = 8081
@@ -202,9 +202,7 @@ class LocalRun:
         parallelism = self.manifest.spec.parallelism
         storage, entry = self._newest_entry()
         for store in (storage.checkpoints, storage.savepoints):
-            probe = f"{self.job}/.probe-{secrets.token_hex(6)}"
-            store.put(probe, b"")
-            store.delete([probe])
+            check_writable(store)
         restore = self._config.restore or self.manifest.spec.restore.from_
         point = None if entry is None else recovery_point(entry)
         if entry is None or point is None or restore.lower() != "latest":

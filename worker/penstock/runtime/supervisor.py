@@ -116,8 +116,9 @@ class Supervisor:
             PenstockError: the coordinator refuses this worker, or is not reached for a minute.
         """
         while True:
-            self._connect()
+            # The child gets warm while the coordinator, which often starts at the same time, does.
             self._spare = self._spare or self._start()
+            self._connect()
             self._serve()
             # Without a coordinator nobody may go on: another attempt may be opened elsewhere.
             self._end_child()
