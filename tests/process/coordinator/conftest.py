@@ -20,6 +20,7 @@ import pytest
 
 import penstock
 from penstock.core import paths
+from penstock.core.errors import PenstockError
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import JobId, WorkerId
 from penstock.core.keygroups import owned_range
@@ -117,8 +118,8 @@ class ScriptedWorker:
                     os.getpid(),
                     time.monotonic() + 1,
                 )
-            except Exception:
-                continue
+            except PenstockError:
+                continue  # not there yet, or it refuses us for now: a worker tries again
             self._serve(self._socket)
 
     def _serve(self, connection: Any) -> None:
@@ -131,8 +132,8 @@ class ScriptedWorker:
                 if not self.mute:
                     connection.send(beat)
                 continue
-            except Exception:
-                return
+            except (OSError, ValueError):
+                return  # closed under it by `leave`
             if frame is None:
                 return
             self.told.append(frame)
