@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := worker tests examples scripts benchmarks
+SOURCES := worker operator tests examples scripts benchmarks
 JOBS ?= auto
 ARGS ?=
 SEEDS ?= 300
@@ -27,7 +27,7 @@ quick: $(STAMP) ## The tests that take seconds
 check: $(STAMP) ## Lint, format, types, layers
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
-	@$(BIN)/mypy worker/penstock
+	@$(BIN)/mypy worker/penstock operator/penstock_operator
 	@$(BIN)/lint-imports
 
 format: $(STAMP) ## Let ruff put everything into shape

@@ -1,0 +1,1 @@
+"""The Kubernetes operator: keeps every StreamJob as its object says."""

@@ -1,0 +1,1 @@
+"""Pure builders of the Kubernetes objects that a StreamJob is made of."""

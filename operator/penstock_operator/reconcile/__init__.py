@@ -1,0 +1,1 @@
+"""Decisions: from what was observed to what is to be done. Pure; `job` is where to begin."""

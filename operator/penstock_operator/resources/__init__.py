@@ -1,0 +1,1 @@
+"""The Kubernetes side of the API: StreamJob and Savepoint with their status; models only."""
