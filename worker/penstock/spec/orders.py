@@ -7,6 +7,8 @@ The same request id gets the same answer.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ from pydantic.alias_generators import to_camel
 from penstock.spec.parts.snapshots import Restore
 
 REQUEST_ID_LENGTH_MAX = 253
+RESTORE_ID_LENGTH = 12
 
 RequestId = Annotated[str, Field(min_length=1, max_length=REQUEST_ID_LENGTH_MAX)]
 
@@ -35,16 +38,30 @@ class Order(BaseModel):
     request_id: RequestId
 
 
+class Origin(StrEnum):
+    """What a start begins from."""
+
+    LOG = "Log"
+    """The newest of the job's log; `restore` when the log has no snapshot, or when `restore` is
+    another than the one that the newest opening obeyed."""
+    EMPTY = "Empty"
+    """Nothing, although there may be state."""
+    HOLD = "Hold"
+    """The snapshot that the standing hold goes back to: a rollback, nothing is written twice."""
+
+
 class StartOrder(Order):
     """Run: open the next attempt.
 
     `after` is the number of the newest log entry that the orderer has seen (0: none); if the log has
     gone on, the order is refused. `restore` None means the newest of the job's own log, else empty.
-    `hold` is the number of checkpoints during which sinks hold their commits.
+    `hold` is the number of checkpoints during which sinks hold their commits. `settings` are live
+    ones, as in SettingsOrder.
     """
 
     after: int = Field(default=0, ge=0)
     revision: str
+    origin: Origin = Origin.LOG
     parallelism: int = Field(ge=1)
     max_parallelism: int | None = Field(default=None, ge=1)
     restore: Restore | None = None
@@ -59,7 +76,12 @@ class StopOrder(Order):
 
 
 class CancelOrder(Order):
-    """Stop at once, from the newest checkpoint."""
+    """Stop at once, from the newest checkpoint.
+
+    `retain` True keeps the checkpoints, False deletes them, None does as the manifest says.
+    """
+
+    retain: bool | None = None
 
 
 class SavepointOrder(Order):
@@ -71,15 +93,26 @@ class CheckpointOrder(Order):
 
 
 class RescaleOrder(Order):
-    """Run on with another number of workers."""
+    """Run on with another number of workers, which are registered already.
+
+    The answer comes when the new attempt runs, or failed and the old parallelism runs on.
+    """
 
     parallelism: int = Field(ge=1)
 
 
 class SettingsOrder(Order):
-    """Replace the settings that need no restart."""
+    """Replace the settings that need no restart: fields of class *live* in the manifest's own form,
+    as in `{"checkpoints": {"interval": "5s"}, "restart": {…}, "worker": {"progressTimeout": "5m"}}`.
+    """
 
     settings: dict[str, Any]
+
+
+class DisposeOrder(Order):
+    """Delete a savepoint of this job, its `_metadata` first; one that is not there is disposed of."""
+
+    path: str = Field(min_length=1)
 
 
 class Answer(BaseModel):
@@ -197,8 +230,34 @@ class RequestStatus(Answer):
     error: str | None = None
 
 
+class HoldStatus(Answer):
+    """Sinks hold what they would commit above checkpoint `after`, until `stable` are completed in one
+    attempt; `completed` are. `path` is the snapshot that a rollback starts from."""
+
+    after: int
+    stable: int
+    completed: int
+    path: str
+
+
+class RescaleStatus(Answer):
+    """The newest change of parallelism that went through. `pause_ms`: how long no record flowed."""
+
+    request_id: str
+    from_parallelism: int
+    to_parallelism: int
+    key_groups_moved: int
+    bytes_moved: int
+    pause_ms: int
+
+
 class JobStatus(Answer):
-    """GET status: the whole job at one moment."""
+    """GET status: the whole job at one moment.
+
+    `restore_id` names the manifest's `restore` that the newest opening obeyed (`restore_id_of`);
+    `next_restore` is what a restart would start from. `end_reason` says why a run failed.
+    `holds_not` are the sinks that cannot hold commits. `settings` are the live ones in force.
+    """
 
     job_id: str
     name: str
@@ -213,7 +272,21 @@ class JobStatus(Answer):
     last_checkpoint: SnapshotStatus | None = None
     last_savepoint: SnapshotStatus | None = None
     restored_from: str | None = None
+    next_restore: str | None = None
+    restore_id: str | None = None
+    completed_in_attempt: int = 0
+    hold: HoldStatus | None = None
+    holds_not: tuple[str, ...] = ()
+    rescale: RescaleStatus | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    end_reason: str | None = None
     workers: tuple[WorkerStatus, ...] = ()
     operators: tuple[OperatorStatus, ...] = ()
     last_error: ErrorStatus | None = None
     requests: tuple[RequestStatus, ...] = ()
+
+
+def restore_id_of(restore: Restore) -> str:
+    """Identity of a manifest's `restore`: it acts once for each changed value."""
+    text = json.dumps(restore.model_dump(mode="json", by_alias=True), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:RESTORE_ID_LENGTH]
