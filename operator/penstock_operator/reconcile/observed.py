@@ -1,0 +1,154 @@
+"""What was seen of one StreamJob and everything that belongs to it, at one moment.
+
+Facts only, as the API server and the coordinator tell them; `cluster.observe` gathers them, nothing
+here reads anything. What could not be seen is None, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from penstock.spec.orders import JobStatus
+from penstock.spec.streamjob import StreamJobSpec
+from penstock_operator.resources.status import SavepointSpec, SavepointStatus, StreamJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class JobObject:
+    """The StreamJob itself. `spec` is None when it has `mistakes`, each a sentence.
+
+    `revision` is the hash of the upgrade-class fields of `spec`.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    annotations: Mapping[str, str]
+    finalizers: tuple[str, ...]
+    spec: StreamJobSpec | None
+    revision: str | None
+    mistakes: tuple[str, ...]
+    status: StreamJobStatus
+    deleted_at: datetime | None = None
+    is_namespace_terminating: bool = False
+
+
+class PodPhase(StrEnum):
+    """As Kubernetes has it."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of the job. `ordinal` is a worker's.
+
+    `waiting` is the reason why its container does not run (`ImagePullBackOff`), `message` what is
+    said about it. `termination` is the termination message of the last container that ended.
+    """
+
+    name: str
+    uid: str
+    revision: str
+    phase: PodPhase
+    is_ready: bool
+    created_at: datetime
+    ordinal: int | None = None
+    is_deleting: bool = False
+    restarts: int = 0
+    waiting: str | None = None
+    message: str | None = None
+    termination: str | None = None
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The coordinator's Deployment or the workers' StatefulSet: what it is told to run."""
+
+    uid: str
+    revision: str
+    replicas: int
+    is_deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's volume claim."""
+
+    name: str
+    ordinal: int
+    is_deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """An accepted revision: a ControllerRevision of this job, `number` counting up."""
+
+    id: str
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A short pod that does one thing and reports JSON. `verdict` once it has ended and said so.
+
+    `waiting` and `message` as for pods.
+    """
+
+    name: str
+    uid: str
+    purpose: str
+    """What it was made for: a revision to check, a savepoint to dispose of."""
+    against: str | None
+    created_at: datetime
+    has_ended: bool
+    verdict: Mapping[str, Any] | None = None
+    waiting: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavepointObject:
+    """A Savepoint that names this job."""
+
+    name: str
+    uid: str
+    spec: SavepointSpec
+    status: SavepointStatus
+    annotations: Mapping[str, str]
+    finalizers: tuple[str, ...]
+    created_at: datetime
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything a decision is made from, beside the time.
+
+    `coordinator` is what the job's coordinator answered to GET status; None with the reason in
+    `unreachable` when it did not.
+    """
+
+    job: JobObject
+    revisions: tuple[Revision, ...] = ()
+    coordinator_workload: Workload | None = None
+    worker_workload: Workload | None = None
+    coordinator_pods: tuple[Pod, ...] = ()
+    worker_pods: tuple[Pod, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    coordinator: JobStatus | None = None
+    unreachable: str | None = None
+    check: Report | None = None
+    disposals: tuple[Report, ...] = ()
+    savepoints: tuple[SavepointObject, ...] = field(default=())
