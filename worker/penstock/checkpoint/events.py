@@ -57,10 +57,14 @@ class WorkerLeft:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker restored its subtasks of an attempt and listens for its channels."""
+    """A worker restored its subtasks of an attempt and listens for its channels.
+
+    `fetched_bytes` is what it had to download for that.
+    """
 
     worker: WorkerId
     attempt: AttemptNumber
+    fetched_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,10 +98,14 @@ class Prepare(Frame, frozen=True):
 
 
 class Ready(Frame, frozen=True):
-    """Child → supervisor → coordinator: restored; channels may connect to this address."""
+    """Child → supervisor → coordinator: restored; channels may connect to this address.
+
+    `fetched_bytes` is what had to be downloaded for it; the supervisor knows.
+    """
 
     attempt: AttemptNumber
     address: tuple[str, int]
+    fetched_bytes: int = 0
 
 
 class Run(Frame, frozen=True):

@@ -158,7 +158,7 @@ class Workers:
                 host, port = frame.address
                 if frame.attempt == self._preparing:
                     worker.address = (host or worker.host, port)
-                self._emit(events.WorkerReady(worker.id, frame.attempt))
+                self._emit(events.WorkerReady(worker.id, frame.attempt, frame.fetched_bytes))
             case frames.Acked():
                 self._emit(
                     events.SubtaskAcked(
