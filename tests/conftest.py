@@ -10,7 +10,11 @@ from hypothesis import settings
 settings.register_profile("penstock", deadline=None)
 settings.load_profile("penstock")
 
-OUTSIDE = {"s3": "a real S3 server, by AWS_ENDPOINT_URL and credentials"}
+OUTSIDE = {
+    "s3": "a real S3 server, by AWS_ENDPOINT_URL and credentials",
+    "helm": "Helm's program on PATH",
+    "e2e": "a Kubernetes cluster with the chart installed, by KUBECONFIG; make e2e brings one",
+}
 """What some tests need beside Python and make, each the name of a marker."""
 
 _REQUIRED = set(os.environ.get("PENSTOCK_REQUIRE", "").replace(",", " ").split())
