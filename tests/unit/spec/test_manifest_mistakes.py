@@ -58,6 +58,7 @@ ONE_FIELD = [
     ("image: 3", "spec.image", "3 is not text; put it in quotes"),
     ("image: [a]", "spec.image", "must be text, not a list"),
     ("image: ''", "spec.image", EMPTY),
+    (f"image: {'a' * 1025}", "spec.image", "has 1025 characters; at most 1024 are allowed"),
     (
         "desiredState: Stopped",
         "spec.desiredState",

@@ -10,7 +10,16 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 
 from penstock.core.ids import JobId
 from penstock.core.keygroups import MAX_PARALLELISM_LIMIT
-from penstock.spec.parts.fields import FreeForm, Name, PositiveCount, SpecModel, absent, wrong
+from penstock.spec.parts.fields import (
+    FreeForm,
+    Name,
+    ObjectName,
+    PositiveCount,
+    SpecModel,
+    Text,
+    absent,
+    wrong,
+)
 from penstock.spec.parts.moves import Deletion, Errors, Rescale, Restart, Upgrade
 from penstock.spec.parts.pods import Coordinator, Worker
 from penstock.spec.parts.snapshots import (
@@ -64,16 +73,16 @@ class Metadata(SpecModel):
 class StreamJobSpec(SpecModel):
     """What the job is and how it should run."""
 
-    image: str | None = Field(
+    image: Text | None = Field(
         default=None,
-        min_length=1,
         description="Image with the job's code. Default: the chart's worker image.",
     )
     script: Annotated[str, AfterValidator(_script)] | None = Field(
         default=None,
+        json_schema_extra={"maxLength": SCRIPT_LENGTH_MAX_BYTES},
         description="The job's code itself (at most 64 KiB), with a function job; for a first try.",
     )
-    entrypoint: str | None = Field(
+    entrypoint: Annotated[str, Field(max_length=1024)] | None = Field(
         default=None, description="module:function of the job; either this or script."
     )
     parameters: FreeForm = Field(
@@ -91,9 +100,8 @@ class StreamJobSpec(SpecModel):
         default=DesiredState.RUNNING,
         description="Suspended stops the job with a savepoint; pods go.",
     )
-    service_account_name: str | None = Field(
+    service_account_name: ObjectName | None = Field(
         default=None,
-        min_length=1,
         description="Service account of all pods, for workload identity.",
     )
     job_id: Name | None = Field(

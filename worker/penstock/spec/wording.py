@@ -117,6 +117,8 @@ def value_sentence(details: ErrorDetails) -> str:
             return f"is {shown(value)}; at most {context['le']} is allowed"
         case "string_too_short":
             return "is empty; write a value, or leave the line out"
+        case "string_too_long":
+            return f"has {len(value)} characters; at most {context['max_length']} are allowed"
         case "too_long":
             return (
                 f"has {context['actual_length']} items; at most {context['max_length']} are allowed"

@@ -76,7 +76,12 @@ def _positive(ms: int) -> int:
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 PositiveCount = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]
-Name = Annotated[str, AfterValidator(_dns_label), Field(json_schema_extra={"maxLength": 40})]
-Storage = Annotated[str, AfterValidator(_storage), Field(json_schema_extra={"maxLength": 1024})]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+"""The name of another Kubernetes object."""
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Name = Annotated[
+    str, AfterValidator(_dns_label), Field(json_schema_extra={"maxLength": NAME_LENGTH_MAX})
+]
+Storage = Annotated[str, Field(max_length=1024), AfterValidator(_storage)]
 LongerThanZero = AfterValidator(_positive)
 FreeForm = dict[str, Any]

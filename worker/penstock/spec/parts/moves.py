@@ -12,6 +12,7 @@ from penstock.spec.parts.fields import (
     LongerThanZero,
     PositiveCount,
     SpecModel,
+    Text,
     absent,
     in_yaml,
     wrong,
@@ -124,9 +125,8 @@ class Errors(SpecModel):
     policy: ErrorPolicy = Field(
         default=ErrorPolicy.FAIL, description="Fail the attempt, Skip and count, or DeadLetter."
     )
-    dead_letters: str | None = Field(
+    dead_letters: Text | None = Field(
         default=None,
-        min_length=1,
         description="Folder or s3:// URL for records of policy DeadLetter.",
     )
 

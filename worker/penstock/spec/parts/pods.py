@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from penstock.spec.parts.fields import FreeForm, LongerThanZero, SpecModel
+from penstock.spec.parts.fields import FreeForm, LongerThanZero, ObjectName, SpecModel
 from penstock.spec.parts.quantities import DurationMs, SizeBytes
 
 
@@ -24,8 +24,8 @@ class Volume(SpecModel):
     size_bytes: SizeBytes = Field(
         default="10Gi", validate_default=True, description="May grow later, never shrink."
     )
-    storage_class_name: str | None = Field(
-        default=None, min_length=1, description="Default: the cluster's. Cannot be changed."
+    storage_class_name: ObjectName | None = Field(
+        default=None, description="Default: the cluster's. Cannot be changed."
     )
     when_scaled_down: WhenScaledDown = Field(
         default=WhenScaledDown.DELETE,

@@ -91,6 +91,7 @@ DurationMs = Annotated[
             "type": "string",
             "pattern": r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
             "minLength": 2,
+            "maxLength": 32,
         }
     ),
 ]
@@ -100,6 +101,8 @@ SizeBytes = Annotated[
     int,
     BeforeValidator(_size_bytes),
     PlainSerializer(format_size, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$"}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "maxLength": 32}
+    ),
 ]
 """An integer of bytes that is written `512Mi`."""

@@ -12,9 +12,11 @@ from penstock.spec.parts.fields import (
     Count,
     Flag,
     LongerThanZero,
+    ObjectName,
     PositiveCount,
     SpecModel,
     Storage,
+    Text,
     wrong,
 )
 from penstock.spec.parts.quantities import DurationMs, SizeBytes
@@ -109,7 +111,7 @@ class RocksDb(SpecModel):
     incremental: Flag = Field(
         default=True, description="Checkpoints upload only files that the last one did not have."
     )
-    local_directories: list[Annotated[str, AfterValidator(_absolute)]] = Field(
+    local_directories: list[Annotated[Text, AfterValidator(_absolute)]] = Field(
         default_factory=list,
         max_length=16,
         description="Absolute paths for working state; unusable ones are skipped. "
@@ -124,7 +126,7 @@ class RocksDb(SpecModel):
 class State(SpecModel):
     """Where working state lives."""
 
-    backend: Annotated[str, AfterValidator(_backend)] = Field(
+    backend: Annotated[Text, AfterValidator(_backend)] = Field(
         default="RocksDB",
         description="Memory, FileSystem, RocksDB, or a factory of your own: package.module:name.",
     )
@@ -198,7 +200,7 @@ class Savepoints(SpecModel):
         default=None,
         description="s3://bucket/folder, or a folder. Default: beside the checkpoints.",
     )
-    schedule: Annotated[str, AfterValidator(_schedule)] | None = Field(
+    schedule: Annotated[Text, AfterValidator(_schedule)] | None = Field(
         default=None, description='When to take one by itself, as cron does, in UTC: "0 3 * * *".'
     )
     keep: Keep = Field(default_factory=Keep, description="Which scheduled ones are kept.")
@@ -207,19 +209,18 @@ class Savepoints(SpecModel):
 class CaBundle(SpecModel):
     """Certificates to trust."""
 
-    config_map_name: str = Field(min_length=1, description="ConfigMap whose keys are PEM files.")
+    config_map_name: ObjectName = Field(description="ConfigMap whose keys are PEM files.")
 
 
 class StorageCredentials(SpecModel):
     """How pods reach the object store; not needed with workload identity."""
 
-    secret_name: str | None = Field(
+    secret_name: ObjectName | None = Field(
         default=None,
-        min_length=1,
         description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     )
-    endpoint: str | None = Field(
-        default=None, min_length=1, description="URL of an S3 server other than Amazon's."
+    endpoint: Text | None = Field(
+        default=None, description="URL of an S3 server other than Amazon's."
     )
     ca_bundle: CaBundle | None = Field(default=None, description="Certificates of that server.")
 
@@ -227,7 +228,7 @@ class StorageCredentials(SpecModel):
 class Restore(SpecModel):
     """Where state comes from when the job's own log has no snapshot, once per changed value."""
 
-    from_: Annotated[str, Field(min_length=1)] = Field(
+    from_: Text = Field(
         default="Latest",
         description="Latest, None, a snapshot's path, a Savepoint's name, or a time: "
         "the newest at or before it.",
@@ -245,6 +246,8 @@ class Restore(SpecModel):
         description="May fall back to a checkpoint before committed output, repeating it.",
     )
     adopt: Flag = Field(default=False, description="Take over state that another job's id owns.")
-    rename: dict[str, str] = Field(
-        default_factory=dict, description="Operators whose uid changed: old uid to new uid."
+    rename: dict[str, Text] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="Operators whose uid changed: old uid to new uid.",
     )
