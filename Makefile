@@ -9,11 +9,24 @@ JOBS ?= auto
 ARGS ?=
 SEEDS ?= 300
 
+# The images, and the cluster of e2e and playground. Other machines have other commands.
+DOCKER_BUILD ?= docker build
+TAG ?= dev
+CLUSTER ?= penstock
+CLUSTER_KUBECONFIG ?= $(CURDIR)/.kube/$(CLUSTER)
+NODE_IMAGE ?= kindest/node:v1.34.0
+KIND_UP ?= kind create cluster --name $(CLUSTER) --image $(NODE_IMAGE) --config kind-config.yaml --wait 120s
+KIND_DOWN ?= kind delete cluster --name $(CLUSTER)
+S3_IMAGE ?= versity/versitygw:v1.8.0
+E2E ?= e2e
+CLUSTER_ENV = CLUSTER="$(CLUSTER)" KUBECONFIG="$(CLUSTER_KUBECONFIG)" KIND_UP="$(KIND_UP)" \
+  KIND_DOWN="$(KIND_DOWN)" S3_IMAGE="$(S3_IMAGE)" TAG="$(TAG)" E2E="$(E2E)"
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format docs sim bench clean
+.PHONY: help demo test quick check format docs sim bench clean images locks e2e playground playground-down
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Count Shakespeare's words with two workers; one of them is killed on the way
 	@$(BIN)/python scripts/demo.py
@@ -43,6 +56,31 @@ sim: $(STAMP) ## Whole jobs on fake time, network and store: make sim SEEDS=5000
 bench: $(STAMP) ## What is measured: codec and channels on this machine
 	@for file in codec_micro channel_micro; do \
 	  echo "$$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done
+
+images: ## Build penstock-worker:dev and penstock-operator:dev (TAG=..., DOCKER_BUILD=...)
+	@$(DOCKER_BUILD) -f worker/Dockerfile -t penstock-worker:$(TAG) .
+	@$(DOCKER_BUILD) -f operator/Dockerfile -t penstock-operator:$(TAG) .
+
+locks: $(STAMP) ## Newest versions of what the images install, with their hashes
+	@$(COMPILE) pyproject.toml --upgrade -o worker/requirements.lock
+	@$(COMPILE) operator/requirements.in -c worker/requirements.lock --upgrade -o operator/requirements.lock
+COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
+  --generate-hashes --no-header --no-annotate
+
+e2e: $(STAMP) images ## A cluster by kind with chart and S3, the tests of tests/e2e, and down again
+	@$(CLUSTER_ENV) $(BIN)/python scripts/cluster.py e2e $(ARGS)
+
+playground: images ## The same cluster, kept: docs/tutorials/kubernetes.md walks through it
+	@$(CLUSTER_ENV) $(PYTHON) scripts/cluster.py up
+	@echo
+	@echo "A cluster with Penstock and an S3 server. What to do with it: docs/tutorials/kubernetes.md"
+	@echo "  export KUBECONFIG=$(CLUSTER_KUBECONFIG)"
+	@echo "  kubectl apply -f examples/kubernetes/"
+	@echo "  kubectl get streamjobs --watch"
+	@echo "Down again: make playground-down"
+
+playground-down: ## Take that cluster down
+	@$(CLUSTER_ENV) $(PYTHON) scripts/cluster.py down
 
 clean: ## Remove the virtual environment, caches and the demo's folder
 	@rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
