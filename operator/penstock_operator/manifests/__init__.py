@@ -1,1 +1,1 @@
-"""Pure builders of the Kubernetes objects that a StreamJob is made of."""
+"""Builders of everything Kubernetes is asked for. Pure; `record` is where a revision is rendered."""

@@ -101,14 +101,20 @@ def revision_of(spec: StreamJobSpec) -> str:
 
     Twelve hex digits. A new default of Penstock's changes no revision.
     """
-    written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     fields = {
-        ".".join(path): _at(written, path)
-        for path, _ in _fields(spec, only_set=True)
+        ".".join(path): value
+        for path, value in fields_as_written(spec)
         if class_of(".".join(path)) is FieldClass.UPGRADE
     }
     text = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:REVISION_LENGTH]
+
+
+def fields_as_written(spec: StreamJobSpec) -> Iterator[tuple[Path, Any]]:
+    """Every field that was set and is not itself a part: its path in YAML, its value as in YAML."""
+    written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for path, _ in _fields(spec, only_set=True):
+        yield path, _at(written, path)
 
 
 _VOLUME_SIZE = ("worker", "volume", "size")
