@@ -7,7 +7,7 @@ here reads anything. What could not be seen is None, never guessed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -109,7 +109,7 @@ class Report:
     name: str
     uid: str
     purpose: str
-    """What it was made for: a revision to check, a savepoint to dispose of."""
+    """What it was made for: the revision to check, the path to dispose of (`checkpoints` for None)."""
     against: str | None
     created_at: datetime
     has_ended: bool
@@ -137,7 +137,10 @@ class Observed:
     """Everything a decision is made from, beside the time.
 
     `coordinator` is what the job's coordinator answered to GET status; None with the reason in
-    `unreachable` when it did not.
+    `unreachable` when it did not. `accepted` is the spec that was kept with the newest revision: it
+    stands in for one with mistakes. `restore_savepoint` is the Savepoint that `spec.restore.from`
+    names, of whichever job. `selector` finds the workers' pods. `fail_points`: whether the annotation
+    hold-at is obeyed, in tests alone.
     """
 
     job: JobObject
@@ -151,4 +154,8 @@ class Observed:
     unreachable: str | None = None
     check: Report | None = None
     disposals: tuple[Report, ...] = ()
-    savepoints: tuple[SavepointObject, ...] = field(default=())
+    savepoints: tuple[SavepointObject, ...] = ()
+    accepted: StreamJobSpec | None = None
+    restore_savepoint: SavepointObject | None = None
+    selector: str | None = None
+    fail_points: bool = False
