@@ -82,7 +82,11 @@ class DeleteClaims:
 
 @dataclass(frozen=True, slots=True)
 class RunCheck:
-    """Run the check pod: does this revision go on from this snapshot (None: only its graph)?"""
+    """Run the check pod: does this revision go on from this snapshot?
+
+    `against` is a path, or `latest` for the newest of the job's log at the moment when it looks;
+    None: only its graph.
+    """
 
     revision: str
     against: str | None

@@ -83,6 +83,16 @@ class Step(StrEnum):
     """Delete: nothing is left but the finalizer."""
 
 
+class StopWay(StrEnum):
+    """How a run is brought to its end."""
+
+    SAVEPOINT = "Savepoint"
+    CHECKPOINT = "Checkpoint"
+    """Cancelled; what follows goes on from the newest checkpoint."""
+    NOTHING = "Nothing"
+    """Nothing ran when the move began."""
+
+
 class Move(StatusModel):
     """The intention: what is being done, written before it is done.
 
@@ -99,8 +109,13 @@ class Move(StatusModel):
         default=None, max_length=64, description="The revision it leads to."
     )
     to_parallelism: int | None = Field(default=None, description="The parallelism it leads to.")
+    way: StopWay | None = Field(default=None, description="How the run is brought to its end.")
     attempt: int | None = Field(
-        default=None, description="The attempt that ran when the step began."
+        default=None, description="The newest attempt before the one that it starts."
+    )
+    held: bool = Field(default=False, description="Sinks were seen to hold their commits.")
+    not_before: AwareDatetime | None = Field(
+        default=None, description="The step is not tried again before."
     )
     snapshot: str | None = Field(
         default=None, max_length=2048, description="What the next attempt starts from."

@@ -96,6 +96,19 @@ def changes(old: StreamJobSpec, new: StreamJobSpec) -> tuple[Change, ...]:
     return tuple(found)
 
 
+def live_settings(spec: StreamJobSpec) -> dict[str, Any]:
+    """The live fields as the user set them, in the manifest's own form: what SettingsOrder carries."""
+    written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    settings: dict[str, Any] = {}
+    for path, _ in _fields(spec, only_set=True):
+        if class_of(".".join(path)) is FieldClass.LIVE:
+            part = settings
+            for name in path[:-1]:
+                part = part.setdefault(name, {})
+            part[path[-1]] = _at(written, path)
+    return settings
+
+
 def revision_of(spec: StreamJobSpec) -> str:
     """Hash of the upgrade-class fields as the user set them: what runs, without defaults.
 

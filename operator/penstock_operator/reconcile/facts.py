@@ -1,0 +1,141 @@
+"""What can be read off an observation: which coordinator answered, whether pods are in trouble.
+
+Predicates alone; they decide nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from penstock.spec.orders import JobPhase, JobStatus
+from penstock_operator.reconcile.observed import Observed, Pod
+
+IMAGE_GRACE = timedelta(minutes=2)
+CRASH_LOOP = "CrashLoopBackOff"
+IMAGE_REASONS = frozenset(
+    {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
+)
+CREATE_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+_STORE_AWAY, _STOOD_DOWN = 3, 5
+"""Exit codes that are not the fault of the code that runs."""
+_NOTHING_RUNS = frozenset({JobPhase.WAITING, JobPhase.STOOD_DOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why pods do not do their work. `is_fault`: the version that they run is to blame."""
+
+    reason: str
+    message: str
+    is_fault: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """Why a container ended."""
+
+    sentence: str
+    exit_code: int | None
+
+
+def coordinator_of(observed: Observed, revision: str | None) -> JobStatus | None:
+    """What the coordinator answered, if only one of this revision can have done so."""
+    pods = observed.coordinator_pods
+    is_sure = len(pods) == 1 and pods[0].is_ready and not pods[0].is_deleting
+    return observed.coordinator if is_sure and pods[0].revision == revision else None
+
+
+def is_running(coordinator: JobStatus | None) -> bool:
+    """Whether records flow, as far as one can see."""
+    return coordinator is not None and coordinator.phase is JobPhase.RUNNING
+
+
+def is_active(coordinator: JobStatus | None) -> bool:
+    """Whether an attempt is opened, runs, or follows one that failed."""
+    return coordinator is not None and not (
+        coordinator.phase in _NOTHING_RUNS or coordinator.phase.is_end
+    )
+
+
+def is_about_to_recover(observed: Observed) -> bool:
+    """Whether a coordinator that waits may open the next attempt without being told.
+
+    It does when the newest attempt has its own revision; while it reads the log and gathers workers
+    it looks like one that waits for an order.
+    """
+    c, pods = observed.coordinator, observed.coordinator_pods
+    return (
+        c is not None
+        and c.phase is JobPhase.WAITING
+        and c.attempt > 0
+        and len(pods) == 1
+        and pods[0].revision == c.revision
+    )
+
+
+def connected(coordinator: JobStatus) -> frozenset[int]:
+    """Ordinals of the workers that are registered."""
+    return frozenset(w.id for w in coordinator.workers if w.connected)
+
+
+def trouble(observed: Observed, revision: str | None, now: datetime) -> Trouble | None:
+    """The worst of what keeps the pods of a revision from working."""
+    pods = (*observed.coordinator_pods, *observed.worker_pods)
+    found = [t for pod in pods if pod.revision == revision and (t := _trouble(pod, now))]
+    return next((t for t in found if t.is_fault), found[0] if found else None)
+
+
+def cannot_answer(observed: Observed) -> bool:
+    """Whether the coordinator's container ends again and again, or never began."""
+    blocked = IMAGE_REASONS | CREATE_REASONS | {CRASH_LOOP}
+    return any(p.waiting in blocked and not p.is_ready for p in observed.coordinator_pods)
+
+
+def _trouble(pod: Pod, now: datetime) -> Trouble | None:
+    if pod.is_deleting or pod.is_ready:
+        return None
+    words = last_words(pod.termination)
+    if words.exit_code == _STOOD_DOWN:
+        return Trouble("ForeignState", f"{pod.name}: {words.sentence}", is_fault=False)
+    if words.exit_code == _STORE_AWAY:
+        return Trouble("StorageAway", f"{pod.name}: {words.sentence}", is_fault=False)
+    is_late = now - pod.created_at > IMAGE_GRACE
+    said = f": {pod.message}" if pod.message else ""
+    if pod.waiting == CRASH_LOOP:
+        return Trouble(
+            "CrashLoop", f"{pod.name} ends again and again: {words.sentence}", is_fault=True
+        )
+    if pod.waiting in IMAGE_REASONS:
+        return Trouble("ImagePull", f"{pod.name} waits for its image{said}", is_fault=is_late)
+    if pod.waiting in CREATE_REASONS:
+        return Trouble("CannotStart", f"{pod.name} cannot start{said}", is_fault=is_late)
+    return None
+
+
+def last_words(termination: str | None) -> LastWords:
+    """A termination message in a sentence; ours are JSON with what, where, fix and exitCode."""
+    text = (termination or "").strip()
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not isinstance(told.get("what"), str):
+        return LastWords(text[:500] or "it said nothing", None)
+    code = told.get("exitCode")
+    return LastWords(sentence_of(told), code if isinstance(code, int) else None)
+
+
+def sentence_of(told: dict[str, object]) -> str:
+    """What went wrong, where, and what to do, in one line."""
+    parts = (told.get("what"), told.get("where"), told.get("fix"))
+    return "; ".join(str(p) for p in parts if p)[:2000]
+
+
+def total_restarts(pods: Iterable[Pod]) -> int:
+    """How often containers began again."""
+    return sum(pod.restarts for pod in pods)
