@@ -7,7 +7,7 @@ here reads anything. What could not be seen is None, never guessed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -140,7 +140,9 @@ class Observed:
     `unreachable` when it did not. `accepted` is the spec that was kept with the newest revision: it
     stands in for one with mistakes. `restore_savepoint` is the Savepoint that `spec.restore.from`
     names, of whichever job. `selector` finds the workers' pods. `fail_points`: whether the annotation
-    hold-at is obeyed, in tests alone.
+    hold-at is obeyed, in tests alone. `refusals` are the orders that the coordinator refused before they
+    began, by request id, each with its sentence: remembered for some minutes, and forgotten with the
+    operator's process.
     """
 
     job: JobObject
@@ -159,3 +161,4 @@ class Observed:
     restore_savepoint: SavepointObject | None = None
     selector: str | None = None
     fail_points: bool = False
+    refusals: Mapping[str, str] = field(default_factory=dict)
