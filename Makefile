@@ -68,7 +68,9 @@ COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 --python-platform x86_6
   --generate-hashes --no-header --no-annotate
 
 e2e: $(STAMP) images ## A cluster by kind with chart and S3, the tests of tests/e2e, and down again
-	@$(CLUSTER_ENV) $(BIN)/python scripts/cluster.py e2e $(ARGS)
+	@$(DOCKER_BUILD) -f tests/e2e/image/Dockerfile -t penstock-e2e-job:$(TAG) \
+	  --build-arg WORKER_IMAGE=penstock-worker:$(TAG) tests/e2e/image
+	@$(CLUSTER_ENV) PENSTOCK_E2E_JOB_IMAGE=penstock-e2e-job:$(TAG) $(BIN)/python scripts/cluster.py e2e $(ARGS)
 
 playground: images ## The same cluster, kept: docs/tutorials/kubernetes.md walks through it
 	@$(CLUSTER_ENV) $(PYTHON) scripts/cluster.py up

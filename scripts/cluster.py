@@ -70,6 +70,8 @@ def install() -> None:
     tag = variable("TAG")
     step("images into the cluster")
     images = [f"penstock-worker:{tag}", f"penstock-operator:{tag}"]
+    if job_image := os.environ.get("PENSTOCK_E2E_JOB_IMAGE"):
+        images.append(job_image)
     s3 = variable("S3_IMAGE")
     if output("docker", "images", "--quiet", s3):  # else the cluster pulls it by itself
         images.append(s3)
