@@ -190,10 +190,13 @@ class Cluster:
             self._start(member)
             self._all.append(member)
 
+    def environment(self, member: Member) -> dict[str, str]:
+        """What a process finds in its environment."""
+        return {**os.environ, "PENSTOCK_TOKEN": TOKEN}
+
     def _start(self, member: Member) -> None:
         environment = {
-            **os.environ,
-            "PENSTOCK_TOKEN": TOKEN,
+            **self.environment(member),
             "PYTHONPATH": WHERE_PENSTOCK_IS,
             "PENSTOCK_PARENT_PIPE": str(self._pipe[0]),
         }

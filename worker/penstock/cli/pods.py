@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from typing import NoReturn
 
 import click
 
 
-def _worker(arguments: tuple[str, ...]) -> int:
-    from penstock.runtime.supervisor import main
+def _worker(arguments: tuple[str, ...]) -> NoReturn:
+    from penstock.runtime.supervisor import exit_at_once, main
 
-    sys.argv[1:] = arguments  # it reads its flags itself
-    main()
-    return 0
+    exit_at_once(main(arguments))
 
 
 def _coordinator(arguments: tuple[str, ...]) -> int:

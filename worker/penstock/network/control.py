@@ -169,16 +169,21 @@ def connect(
     copies: Sequence[str],
     pid: int,
     deadline: float,
+    *,
+    pause_max_s: float | None = None,
 ) -> ControlSocket:
     """Connect a supervisor to its coordinator and register it, trying again until it works.
 
-    `copies` names the local copies that the worker holds; `deadline` is of `time.monotonic()`.
+    `copies` names the local copies that the worker holds; `deadline` is of `time.monotonic()`. The
+    pause between two tries doubles up to `pause_max_s`; without that it stays short. A name is
+    looked up anew for each try.
 
     Raises:
         Rejected: the coordinator refused for good, or does not know the token itself.
         Retryable: not reached, or refused for now, until the deadline.
     """
     where = f"{address[0]}:{address[1]}"
+    pause_s = _RETRY_PAUSE_S
     while True:
         try:
             return _connect_once(address, token, worker, copies, pid, deadline)
@@ -187,9 +192,10 @@ def connect(
         except OSError as e:
             last = Retryable(f"the coordinator cannot be reached: {e}", where=where)
             last.__cause__ = e
-        if time.monotonic() + _RETRY_PAUSE_S >= deadline:
+        if time.monotonic() + pause_s >= deadline:
             raise last
-        time.sleep(_RETRY_PAUSE_S)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, pause_max_s or _RETRY_PAUSE_S)
 
 
 def _connect_once(

@@ -228,7 +228,10 @@ class OperatorMetrics(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(Frame, frozen=True):
-    """Child → supervisor → coordinator. `progress_age_ms`: since the mailbox last ended a turn."""
+    """Child → supervisor → coordinator. `progress_age_ms`: since the mailbox last ended a turn.
+
+    Coordinator → supervisor, of attempt 0: it lives.
+    """
 
     attempt: AttemptNumber
     progress_age_ms: int

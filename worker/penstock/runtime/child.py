@@ -32,12 +32,14 @@ from penstock.runtime.clock import Clock
 from penstock.runtime.failures import CannotCommit, UserError, failure_of
 from penstock.runtime.mailbox import Mailbox
 from penstock.runtime.pdeathsig import die_with_parent
+from penstock.runtime.pod import TOKEN_VARIABLE
 from penstock.runtime.program import Program, load_program
 
 CONNECT_TIMEOUT_S = 20.0
 _IDLE_WAIT_S = 0.005
 _BUSY_ELSEWHERE_WAIT_S = 0.001
 _COLLECT_EVERY_S = 10.0
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 
 class _Cancelled(Exception):
@@ -98,7 +100,9 @@ class Child:
         self._worker = worker
         self._clock = Clock()
 
-    def run(self, *, token: bytes, job: JobId, work_folder: Path, host: str) -> None:
+    def run(
+        self, *, token: bytes, job: JobId, work_folder: Path, host: str, address: str | None
+    ) -> None:
         """Wait for an attempt, run it, and tell why it ended if it did not end by order."""
         plan = self._control.receive()
         if not isinstance(plan, frames.Prepare):
@@ -120,7 +124,7 @@ class Child:
                 input_of=channels.input,
                 directories=local_directories(program.manifest.spec),
             )
-            mailbox = self._prepared(program, plan, around, poller, channels, host)
+            mailbox = self._prepared(program, plan, around, poller, channels, (host, address))
             is_running = True
             self._serve(mailbox, poller)
         except _Cancelled:
@@ -137,21 +141,21 @@ class Child:
         around: Surroundings,
         poller: Poller,
         channels: _Channels,
-        host: str,
+        listening: tuple[str, str | None],
     ) -> Mailbox:
         poller.watch(self._control)
         if plan.commit_only:
             # Nobody sends, so there is no Run to wait for.
             return self._mailbox(plan, Assembly(program, plan, around), channels)
-        # A worker listens where it was told to; 0.0.0.0 is no address to connect to, so the
-        # coordinator puts the one it sees in its place.
-        address = poller.listen(host)
+        host, address = listening
+        port = poller.listen(host)[1]
         assembly = Assembly(program, plan, around)
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 1_000_000)
-        shown = "" if host == "0.0.0.0" else address[0]  # noqa: S104
-        self._control.send(frames.Ready(plan.attempt, (shown, address[1])))
+        # Everywhere is no address to connect to: the coordinator puts the one it sees in its place.
+        shown = address or ("" if host in _EVERYWHERE else host)
+        self._control.send(frames.Ready(plan.attempt, (shown, port)))
         while True:
             ready = self._frames()
             for i, frame in enumerate(ready):
@@ -230,15 +234,17 @@ def main() -> None:
     parser.add_argument("--worker", type=int, required=True)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--host", required=True)
+    parser.add_argument("--address")
     flags = parser.parse_args()
     die_with_parent()
     control = ControlSocket(socket.socket(fileno=flags.fd))
     child = Child(control, flags.manifest, flags.folder, flags.worker)
     child.run(
-        token=os.environ["PENSTOCK_TOKEN"].encode(),
+        token=os.environ[TOKEN_VARIABLE].encode(),
         job=JobId(flags.job),
         work_folder=flags.workdir,
         host=flags.host,
+        address=flags.address,
     )
     control.close()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""One job's coordinator as a process: `python -m penstock.runtime.coordinator --manifest …`.
+"""One job's coordinator as a process: `penstock coordinator` in a pod, elsewhere with `--manifest …`.
 
 Wires the pure core to stores, workers and REST. It keeps nothing that the store does not have:
 killed at any time, it comes back from the newest log entry alone.
@@ -22,6 +22,7 @@ from aiohttp import web
 from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.checkpoint.settings import Identity
 from penstock.core.errors import PenstockError, Rejected, Retryable
+from penstock.runtime import pod, termination
 from penstock.runtime.clock import Clock
 from penstock.runtime.coordinator_config import (
     CoordinatorConfig,
@@ -48,16 +49,20 @@ log = get_logger()
 
 T = TypeVar("T")
 
-EXIT_STOOD_DOWN = 5
-"""Another coordinator has the job; starting this one again would take it back."""
-
 _SHUTDOWN_S = 1.0
 
 
-async def run_coordinator(config: CoordinatorConfig, program: Program) -> int:
-    """Lead the job until SIGTERM, or until another coordinator has it; the process's exit code.
+class HasStoodDown(Rejected):
+    """Another coordinator has the job; starting this one again would take it back."""
+
+    exit_code = 5
+
+
+async def run_coordinator(config: CoordinatorConfig, program: Program) -> None:
+    """Lead the job until SIGTERM.
 
     Raises:
+        HasStoodDown: another coordinator has the job, or another owner.
         PenstockError: the store cannot be used, the job's log is damaged, or a port is taken.
     """
     service = _Service(config, program)
@@ -67,9 +72,9 @@ async def run_coordinator(config: CoordinatorConfig, program: Program) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, me.cancel)
     try:
-        return await service.run()
+        raise await service.run()
     except asyncio.CancelledError:
-        return 0
+        return
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -102,7 +107,7 @@ class _Service:
         self._shell = Shell(core, self._storage, self._workers, self._clock)
         self._desk = OrderDesk(self._shell, self._storage, program)
 
-    async def run(self) -> int:
+    async def run(self) -> HasStoodDown:
         config, shell = self._config, self._shell
         control = await _listening(shell.workers.serve(config.host, config.port), config.port)
         runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=_SHUTDOWN_S)
@@ -117,15 +122,12 @@ class _Service:
         finally:
             control.close()
             await runner.cleanup()
-        log.warning("stood down", reason=stood_down.reason)
-        if config.ports_file is not None:
-            error = Rejected(
-                f"another coordinator has the job: {stood_down.reason}",
-                where=self._storage.checkpoints.url,
-                fix="look where else this job runs; nothing was changed here",
-            )
-            write_error(config.ports_file, error)
-        return EXIT_STOOD_DOWN
+        return HasStoodDown(
+            f"this coordinator stands down: {stood_down.reason}",
+            where=f"{self._storage.checkpoints.url}/{config.job}, as {config.owner}",
+            fix="look where else this job runs; to take over what another owner left, set "
+            "spec.restore.adopt: true; nothing was changed here",
+        )
 
     def _check_stores(self) -> None:
         """Refuse stores that cannot be written, or would not keep one coordinator from another."""
@@ -210,34 +212,38 @@ def write_whole(path: Path, body: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
-def write_error(path: Path, error: PenstockError) -> None:
-    """Tell whoever started this process why it ends."""
-    body = {
-        "what": error.what,
-        "where": error.where,
-        "fix": error.fix,
-        "exitCode": error.exit_code,
-    }
-    with contextlib.suppress(OSError):
-        write_whole(path, {"error": body})
+def tell_end(error: PenstockError, ports_file: Path | None) -> None:
+    """Tell whoever started this process why it ends: a person, Kubernetes, `penstock run`."""
+    termination.tell(error)
+    if ports_file is not None:
+        with contextlib.suppress(OSError):
+            write_whole(ports_file, {"error": termination.error_body(error)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The process; its exit code. An error is in `--ports-file`, too, for the one who started it."""
+    """The process; its exit code."""
     die_with_parent()
+    pod.end_at_sigterm()
     flags = Flags.parse(arguments)
-    configure_logging(flags.log)
+    configure_logging(flags.log or "plain")
     try:
+        around = pod.surroundings(flags.manifest, host=flags.host)
+        style = flags.log or around.log
+        configure_logging(style)
+        if around.is_pod:
+            os.chdir(pod.job_folder())
         folder = Path.cwd()
-        program = load_program(flags.manifest, folder)
-        config = config_of(flags, program.manifest, folder)
-        configure_logging(flags.log, job=config.job)
-        return asyncio.run(run_coordinator(config, program))
+        program = load_program(around.manifest, folder)
+        config = config_of(flags, around, program.manifest, folder)
+        configure_logging(style, job=config.job)
+        asyncio.run(run_coordinator(config, program))
     except PenstockError as e:
-        log.error(e.what, where=e.where, fix=e.fix)
-        if flags.ports_file is not None:
-            write_error(flags.ports_file, e)
+        tell_end(e, flags.ports_file)
         return e.exit_code
+    except Exception as e:
+        termination.leave(termination.error_body(termination.unexpected(e)))
+        raise
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a coordinator is told when it starts: by flags, the environment, and the manifest."""
+"""What a coordinator is told when it starts: by flags, its surroundings, and the manifest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from penstock.checkpoint.settings import (
 )
 from penstock.core.errors import Rejected
 from penstock.core.ids import JobId
+from penstock.runtime import pod
 from penstock.spec.changes import revision_of
 from penstock.spec.parts.moves import Restart
 from penstock.spec.parts.moves import RestartStrategy as Strategy
 from penstock.spec.streamjob import StreamJob
 
-TOKEN_VARIABLE = "PENSTOCK_TOKEN"  # noqa: S105  (the variable's name)
 CONTROL_PORT = 6123
 REST_PORT = 8081
 _FAILURES_DEFAULT = 10
@@ -112,57 +112,53 @@ def _restart(restart: Restart) -> RestartStrategy:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """The command line of a coordinator."""
+    """The command line of a coordinator; in a pod it is empty."""
 
-    manifest: Path
-    host: str
+    manifest: Path | None
+    host: str | None
     port: int
     rest_port: int
     ports_file: Path | None
     owner: str
     revision: str | None
-    log: str
+    log: str | None
 
     @classmethod
     def parse(cls, arguments: Sequence[str] | None = None) -> Flags:
         """Read them; argparse ends the process when they are wrong."""
         parser = argparse.ArgumentParser(prog="penstock coordinator")
-        parser.add_argument("--manifest", type=Path, required=True)
-        parser.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 in a pod")
+        parser.add_argument("--manifest", type=Path, help="left out: this is a pod")
+        parser.add_argument("--host", help="to listen on; in a pod everywhere, else 127.0.0.1")
         parser.add_argument("--port", type=int, default=CONTROL_PORT, help="for workers; 0: any")
         parser.add_argument("--rest-port", type=int, default=REST_PORT, help="0: any")
         parser.add_argument("--ports-file", type=Path, help="is written once the log was read")
-        parser.add_argument("--owner", default=os.environ.get("PENSTOCK_OWNER") or local_owner())
-        parser.add_argument("--revision", default=os.environ.get("PENSTOCK_REVISION"))
-        parser.add_argument("--log", choices=["plain", "json"], default="plain")
+        owner = os.environ.get(pod.OWNER_VARIABLE) or local_owner()
+        parser.add_argument("--owner", default=owner)
+        parser.add_argument("--revision", default=os.environ.get(pod.REVISION_VARIABLE))
+        parser.add_argument("--log", choices=["plain", "json"], help="in a pod json, else plain")
         return cls(**vars(parser.parse_args(arguments)))
 
 
-def config_of(flags: Flags, manifest: StreamJob, folder: Path) -> CoordinatorConfig:
-    """The configuration of a process started with these flags; the token is in the environment.
+def config_of(
+    flags: Flags, around: pod.Surroundings, manifest: StreamJob, folder: Path
+) -> CoordinatorConfig:
+    """The configuration of a process started with these flags.
 
     Raises:
         Rejected: no token, or no storage.
     """
-    token = os.environ.get(TOKEN_VARIABLE)
-    if not token:
-        raise Rejected(
-            "there is no token for the job",
-            where=f"environment variable {TOKEN_VARIABLE}",
-            fix="give coordinator and workers the same secret",
-        )
     checkpoints_url, savepoints_url = storage_urls(manifest)
     return CoordinatorConfig(
-        job=manifest.job_id(namespace=os.environ.get("PENSTOCK_NAMESPACE")),
-        token=token,
+        job=manifest.job_id(namespace=os.environ.get(pod.NAMESPACE_VARIABLE)),
+        token=pod.token(),
         folder=folder,
         checkpoints_url=checkpoints_url,
         savepoints_url=savepoints_url,
         owner=flags.owner,
         revision=flags.revision or revision_of(manifest.spec),
-        host=flags.host,
+        host=around.host,
         port=flags.port,
-        rest_host=flags.host,
+        rest_host=around.host,
         rest_port=flags.rest_port,
         ports_file=flags.ports_file,
         adopt=manifest.spec.restore.adopt,

@@ -26,6 +26,8 @@ from penstock.runtime.logs import get_logger
 
 log = get_logger()
 
+HEARTBEAT_MS = 1000
+
 
 @dataclass(slots=True)
 class _Worker:
@@ -74,6 +76,7 @@ class Workers:
         self._now_ms = now_ms
         self._connected: dict[WorkerId, _Worker] = {}
         self._preparing = AttemptNumber(0)
+        self._beat_ms = 0
 
     # ── what people ask ─────────────────────────────────────────────────────────────────────────
 
@@ -94,8 +97,12 @@ class Workers:
             worker.stream.close()
 
     def check(self) -> None:
-        """Give up workers that were silent too long, and tell of mailboxes that are stuck."""
+        """Give up workers that were silent too long, and tell of mailboxes that are stuck; let all
+        hear that this coordinator lives."""
         now_ms = self._now_ms()
+        if now_ms - self._beat_ms >= HEARTBEAT_MS:
+            self._beat_ms = now_ms
+            self._send(Heartbeat(AttemptNumber(0), 0))
         for worker in list(self._connected.values()):
             silent_ms = now_ms - worker.heard_ms
             if silent_ms > self._limits.heartbeat_timeout_ms:

@@ -18,18 +18,23 @@ from collections.abc import Callable
 PARENT_PIPE_VARIABLE = "PENSTOCK_PARENT_PIPE"
 """Environment variable: the number of an inherited pipe's reading end, or `none` further down."""
 
-_NO_PIPE = "none"
+NO_PIPE = "none"
+"""The variable's value for a child of such a process, and for a worker's: its parent is all it has."""
+
 _PR_SET_PDEATHSIG = 1
 _LOOK_EVERY_S = 0.5
 
 
 def die_with_parent() -> None:
-    """End this process by SIGKILL once its parent is gone; no effect outside `penstock run`."""
+    """End this process by SIGKILL once its parent is gone; no effect where nobody set the variable.
+
+    A parent that is the first process of a container takes its children with it: nobody sees that.
+    """
     pipe = os.environ.get(PARENT_PIPE_VARIABLE)
     if not pipe:
         return
-    os.environ[PARENT_PIPE_VARIABLE] = _NO_PIPE
-    if pipe == _NO_PIPE:
+    os.environ[PARENT_PIPE_VARIABLE] = NO_PIPE
+    if pipe == NO_PIPE:
         _watch(_wait_for_another_parent, os.getppid())
         return
     descriptor = int(pipe)

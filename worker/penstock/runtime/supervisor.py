@@ -2,7 +2,8 @@
 
 It holds the control connection and the local copies, starts a child for each attempt and ends it,
 and moves files up and down on threads. It never runs the author's code. A spare child is kept warm,
-so that a recovery does not wait for Python to start.
+so that a recovery does not wait for Python to start. Asked to end, it lets a checkpoint under way
+finish. No child outlives it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import socket
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser
-from collections.abc import Callable, Iterable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -30,26 +31,34 @@ from penstock.core import paths
 from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
 from penstock.core.failure import Failure
 from penstock.core.handles import KeyedFormat
-from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, WorkerId
+from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, WorkerId
 from penstock.core.snapshots import OperatorRestore
 from penstock.network import frames
 from penstock.network.control import ControlSocket, connect
 from penstock.network.frames import AnyFrame
+from penstock.runtime import pod, termination
 from penstock.runtime.backends import folder_in
 from penstock.runtime.coordinator_config import storage_urls
 from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.logs import configure_logging, get_logger
+from penstock.runtime.orphans import reap_orphans
 from penstock.runtime.pairing import Pairing
-from penstock.runtime.pdeathsig import die_with_parent
+from penstock.runtime.pdeathsig import NO_PIPE, PARENT_PIPE_VARIABLE, die_with_parent
 from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, fetch
 from penstock.spec.loading import load_manifest
 from penstock.spec.streamjob import StreamJob
+from penstock.storage.files import os_errors_translated
 from penstock.storage.location import open_store
 
 log = get_logger()
 
 HEARTBEAT_S = 1.0
+REGISTERED = "registered"
+"""A file in the worker's folder: it is there while the coordinator knows this worker."""
+
 _CONNECT_S = 60.0
+_CONNECT_PAUSE_MAX_S = 5.0
+_LEAVE_S = 20.0
 _TRANSFER_THREADS = 4
 _GRACE_S = 1.0
 
@@ -76,7 +85,11 @@ class _Child:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorConfig:
-    """What a worker's process is told when it starts."""
+    """What a worker's process is told when it starts.
+
+    `host` is what it listens on, `address` what others reach it by (None: as the coordinator sees
+    it). `is_patient`: it waits for its coordinator without end.
+    """
 
     worker: WorkerId
     coordinator: tuple[str, int]
@@ -85,6 +98,12 @@ class SupervisorConfig:
     workdir: Path
     host: str
     token: str
+    address: str | None = None
+    is_patient: bool = False
+
+
+class _Leaves(Exception):
+    """Asked to end while there was nothing to finish."""
 
 
 class Supervisor:
@@ -108,46 +127,90 @@ class Supervisor:
         self._uploader: Uploader | None = None
         self._pairing = Pairing()
         self._uploads: list[Upload] = []
+        self._checkpoint: CheckpointId | None = None
+        self._heard_coordinator_s = 0.0
+        self._is_serving = False
+        self._leaves_by_s: float | None = None
 
     def run(self) -> None:
-        """Serve the coordinator, again after every lost connection, until this process is ended.
+        """Serve the coordinator, again after every lost connection, until asked to leave.
 
         Raises:
-            PenstockError: the coordinator refuses this worker, or is not reached for a minute.
+            PenstockError: the coordinator refuses this worker; or is not reached for a minute, when
+                this worker is not patient.
         """
-        while True:
-            # The child gets warm while the coordinator, which often starts at the same time, does.
-            self._spare = self._spare or self._start()
-            self._connect()
-            self._serve()
-            # Without a coordinator nobody may go on: another attempt may be opened elsewhere.
-            self._end_child()
-            log.warning("coordinator lost", worker=self._config.worker)
+        try:
+            while self._leaves_by_s is None:
+                # The child gets warm while the coordinator, which often starts with it, does.
+                self._spare = self._spare or self._start()
+                self._connect()
+                self._serve()
+                if self._leaves_by_s is None:
+                    # Nobody may go on without: another attempt may be opened elsewhere.
+                    self._end_child()
+                    log.warning("coordinator lost", worker=self._config.worker)
+        except _Leaves:
+            pass
+        finally:
+            self._close()
+
+    def leave(self) -> None:
+        """End soon: at once, or when the checkpoint under way is over, if that does not take long.
+
+        Called from a signal's handler, on the main thread.
+        """
+        if not self._is_serving:
+            raise _Leaves
+        self._leaves_by_s = time.monotonic() + _LEAVE_S
+        self._wake_out.send(b"!")
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────
 
     def _connect(self) -> None:
         config = self._config
-        self._coordinator = connect(
-            config.coordinator,
-            config.token.encode(),
-            config.worker,
-            self._copies.listed() if self._keeps_copies else (),
-            os.getpid(),
-            time.monotonic() + _CONNECT_S,
-        )
+        while True:
+            try:
+                self._coordinator = connect(
+                    config.coordinator,
+                    config.token.encode(),
+                    config.worker,
+                    self._copies.listed() if self._keeps_copies else (),
+                    os.getpid(),
+                    time.monotonic() + _CONNECT_S,
+                    pause_max_s=_CONNECT_PAUSE_MAX_S if config.is_patient else None,
+                )
+                break
+            except Retryable as e:
+                if not config.is_patient:
+                    raise
+                log.warning("waiting for the coordinator", error=e.what, where=e.where)
+            self._reap()
         self._selector.register(self._coordinator, selectors.EVENT_READ)
 
     def _serve(self) -> None:
         coordinator = self._coordinator
         assert coordinator is not None
+        registered = self._config.workdir / REGISTERED
+        registered.touch()
+        self._heard_coordinator_s = time.monotonic()
+        self._is_serving = True
+        try:
+            self._serve_until_lost(coordinator)
+        finally:
+            self._is_serving = False
+            registered.unlink(missing_ok=True)
+            self._selector.unregister(coordinator)
+            coordinator.close()
+
+    def _serve_until_lost(self, coordinator: ControlSocket) -> None:
         beat_s = 0.0
-        while not coordinator.has_ended:
+        while not coordinator.has_ended and not self._may_leave():
             writing = selectors.EVENT_WRITE if coordinator.has_unsent else 0
             self._selector.modify(coordinator, selectors.EVENT_READ | writing)
             self._selector.select(max(0.0, beat_s + HEARTBEAT_S - time.monotonic()))
             coordinator.flush()
             for frame in coordinator.receive_ready():
+                self._heard_coordinator_s = time.monotonic()
                 self._ordered(frame)
             self._hear_child()
             with contextlib.suppress(BlockingIOError):
@@ -157,8 +220,28 @@ class Supervisor:
             if time.monotonic() - beat_s >= HEARTBEAT_S:
                 beat_s = time.monotonic()
                 self._beat()
-        self._selector.unregister(coordinator)
-        coordinator.close()
+                self._reap()
+            silent_s = time.monotonic() - self._heard_coordinator_s
+            if silent_s > self._spec.worker.heartbeat_timeout_ms / 1000:
+                # Its machine may be gone without a word, and another one lead the job.
+                log.warning("coordinator silent", silent_s=round(silent_s))
+                return
+
+    def _may_leave(self) -> bool:
+        if self._leaves_by_s is None:
+            return False
+        return self._checkpoint is None or time.monotonic() >= self._leaves_by_s
+
+    def _reap(self) -> None:
+        own = (self._child, self._spare)
+        reap_orphans({child.process.pid for child in own if child is not None})
+
+    def _close(self) -> None:
+        """End both children; uploads end with this process."""
+        for child in (self._child, self._spare):
+            if child is not None:
+                child.end()
+        self._child = self._spare = None
 
     def _tell(self, frame: AnyFrame) -> None:
         if self._coordinator is not None:
@@ -195,6 +278,7 @@ class Supervisor:
                     self._end_child(ask=True)
             case frames.Trigger(attempt=attempt):
                 if self._is_live(attempt):
+                    self._checkpoint = frame.checkpoint
                     self._begin_uploads(self._pairing.triggered(frame))
                     self._pass_on(frame)
             case frames.Aborted(attempt=attempt):
@@ -208,6 +292,8 @@ class Supervisor:
             case frames.Run(attempt=attempt) | frames.Resume(attempt=attempt):
                 if self._is_live(attempt):
                     self._pass_on(frame)
+            case frames.Heartbeat():
+                pass
             case _:
                 log.warning("unexpected frame", frame=type(frame).__name__)
 
@@ -359,6 +445,8 @@ class Supervisor:
         self._over(checkpoint)
 
     def _over(self, checkpoint: CheckpointId) -> None:
+        if self._checkpoint is not None and self._checkpoint <= checkpoint:
+            self._checkpoint = None
         self._pairing.over(checkpoint)
         self._begin_uploads(())
 
@@ -367,21 +455,28 @@ class Supervisor:
     def _start(self) -> _Child:
         config = self._config
         ours, theirs = socket.socketpair()
+        command = [
+            *(sys.executable, "-m", "penstock.runtime.child"),
+            f"--fd={theirs.fileno()}",
+            f"--manifest={config.manifest}",
+            f"--folder={config.folder}",
+            f"--job={self._storage.job}",
+            f"--worker={config.worker}",
+            f"--workdir={config.workdir}",
+            f"--host={config.host}",
+        ]
+        if config.address is not None:
+            command.append(f"--address={config.address}")
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "penstock.runtime.child",
-                f"--fd={theirs.fileno()}",
-                f"--manifest={config.manifest}",
-                f"--folder={config.folder}",
-                f"--job={self._storage.job}",
-                f"--worker={config.worker}",
-                f"--workdir={config.workdir}",
-                f"--host={config.host}",
-            ],
+            command,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            # In a pod the supervisor has no parent to die with, but the child has.
+            env={
+                **os.environ,
+                pod.TOKEN_VARIABLE: config.token,
+                PARENT_PIPE_VARIABLE: NO_PIPE,
+            },
         )
         theirs.close()
         control = ControlSocket(ours)
@@ -390,6 +485,7 @@ class Supervisor:
 
     def _end_child(self, *, ask: bool = False) -> None:
         child, self._child = self._child, None
+        self._checkpoint = None
         if child is None:
             return
         for upload in self._uploads:
@@ -400,7 +496,8 @@ class Supervisor:
                 child.process.wait(_GRACE_S)
         self._selector.unregister(child.control)
         child.end()
-        self._spare = self._spare or self._start()
+        if self._leaves_by_s is None:
+            self._spare = self._spare or self._start()
 
     def _hear_child(self) -> None:
         if self._spare is not None and self._spare.process.poll() is not None:
@@ -469,43 +566,75 @@ def _remove_all(copies: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def main() -> None:
-    """Entry point of a worker's process; the token is in the environment."""
-    parser = ArgumentParser(prog="penstock worker")
-    parser.add_argument("--worker", type=int, required=True)
-    parser.add_argument("--coordinator", required=True, metavar="HOST:PORT")
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--host", default="127.0.0.1", help="to listen on; 0.0.0.0 in a pod")
-    flags = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """A worker's process; its exit code."""
     die_with_parent()
-    loaded = load_manifest(flags.manifest)
-    configure_logging("plain", job=loaded.job.metadata.name)
-    host, _, port = flags.coordinator.rpartition(":")
-    folder = Path(os.environ.get("PENSTOCK_FOLDER") or loaded.folder)
+    pod.end_at_sigterm()
+    parser = ArgumentParser(prog="penstock worker")
+    parser.add_argument(
+        "--worker", type=int, help="its ordinal; in a pod the host's name ends with it"
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="in a pod PENSTOCK_COORDINATOR")
+    parser.add_argument("--manifest", type=Path, help="left out: this is a pod")
+    parser.add_argument("--workdir", type=Path, help="in a pod its volume")
+    parser.add_argument("--host", help="to listen on; in a pod everywhere, else 127.0.0.1")
+    flags = parser.parse_args(arguments)
+    if flags.manifest is not None and flags.workdir is None:
+        parser.error("--manifest needs --workdir")
+    try:
+        _supervisor(flags).run()
+    except PenstockError as e:
+        termination.tell(e)
+        return e.exit_code
+    except Exception as e:
+        termination.leave(termination.error_body(termination.unexpected(e)))
+        raise
+    return 0
+
+
+def _supervisor(flags: Namespace) -> Supervisor:
+    """The supervisor of a process with these flags, which leaves when it is asked to end."""
+    around = pod.surroundings(flags.manifest, host=flags.host)
+    configure_logging(around.log)
+    if around.is_pod:
+        os.chdir(pod.job_folder())
+    loaded = load_manifest(around.manifest)
+    configure_logging(around.log, job=loaded.job.metadata.name)
+    named = os.environ.get(pod.FOLDER_VARIABLE)
+    folder = Path.cwd() if around.is_pod else Path(named or loaded.folder)
     checkpoints_url, savepoints_url = storage_urls(loaded.job)
     storage = JobStorage(
-        job=JobId(loaded.job.job_id(namespace=os.environ.get("PENSTOCK_NAMESPACE"))),
+        job=loaded.job.job_id(namespace=os.environ.get(pod.NAMESPACE_VARIABLE)),
         checkpoints=open_store(checkpoints_url, base=folder),
         savepoints=open_store(savepoints_url, base=folder),
         base=folder,
     )
+    host_name = socket.gethostname()
     config = SupervisorConfig(
-        worker=WorkerId(flags.worker),
-        coordinator=(host, int(port)),
-        manifest=flags.manifest,
+        worker=pod.ordinal(host_name) if flags.worker is None else WorkerId(flags.worker),
+        coordinator=pod.coordinator_address(flags.coordinator),
+        manifest=around.manifest,
         folder=folder,
-        workdir=flags.workdir,
-        host=flags.host,
-        token=os.environ["PENSTOCK_TOKEN"],
+        workdir=flags.workdir or pod.volume(),
+        host=around.host,
+        token=pod.token(),
+        address=around.address,
+        is_patient=around.is_pod,
     )
-    flags.workdir.mkdir(parents=True, exist_ok=True)
-    try:
-        Supervisor(config, loaded.job, storage).run()
-    except PenstockError as e:
-        log.error("worker ends", error=e.what, where=e.where)
-        sys.exit(e.exit_code)
+    with os_errors_translated(config.workdir):
+        config.workdir.mkdir(parents=True, exist_ok=True)
+        (config.workdir / REGISTERED).unlink(missing_ok=True)
+    supervisor = Supervisor(config, loaded.job, storage)
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.leave())
+    return supervisor
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """End the process without waiting for threads that wait for a store."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    main()
+    exit_at_once(main())

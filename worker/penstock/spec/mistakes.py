@@ -38,8 +38,13 @@ class InvalidManifest(Rejected):
         self.source = source
         self.mistakes = tuple(mistakes)
 
+    @property
+    def table(self) -> str:
+        """The mistakes in aligned columns."""
+        return "\n".join(_table(self.mistakes))
+
     def __str__(self) -> str:
-        return "\n".join([self.what, "", *_table(self.mistakes), "", WHERE_TO_READ])
+        return f"{self.what}\n\n{self.table}\n\n{WHERE_TO_READ}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.source, self.mistakes)
