@@ -23,7 +23,7 @@ CLUSTER_ENV = CLUSTER="$(CLUSTER)" KUBECONFIG="$(CLUSTER_KUBECONFIG)" KIND_UP="$
   KIND_DOWN="$(KIND_DOWN)" S3_IMAGE="$(S3_IMAGE)" TAG="$(TAG)" E2E="$(E2E)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format docs sim bench clean images locks e2e playground playground-down
+.PHONY: help demo test quick check format docs crds sim bench clean images locks e2e playground playground-down
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: $(STAMP) ## Let ruff put everything into shape
 
 docs: $(STAMP) ## Draw the reference pages anew from the code
 	@$(BIN)/python scripts/reference.py
+
+crds: $(STAMP) ## Draw the CustomResourceDefinitions anew from the models
+	@$(BIN)/python scripts/crds.py
 
 sim: $(STAMP) ## Whole jobs on fake time, network and store: make sim SEEDS=5000, or ARGS="--seed 7"
 	@$(BIN)/python -m penstock.testing.simulation --seeds $(SEEDS) $(ARGS)

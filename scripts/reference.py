@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from penstock.spec.without_effect import WITHOUT_EFFECT
+from penstock.spec.without_effect import instead_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 HEAD = "<!-- Drawn from the code by scripts/reference.py: change that, not this. -->\n\n"
@@ -88,9 +88,8 @@ def _part(title: str, model: type[BaseModel], path: str, skip: Iterable[str] = (
 
 
 def _remark(key: str) -> str:
-    for known, why in WITHOUT_EFFECT.items():
-        if key == known or key.startswith(f"{known}."):
-            return f" *No effect yet: {why}.*"
+    if why := instead_of(key):
+        return f" *No effect yet: {why}.*"
     if any(key == known or key.startswith(f"{known}.") for known in FOR_A_CLUSTER):
         return " *Kubernetes.*"
     return ""

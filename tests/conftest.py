@@ -13,6 +13,7 @@ settings.load_profile("penstock")
 OUTSIDE = {
     "s3": "a real S3 server, by AWS_ENDPOINT_URL and credentials",
     "helm": "Helm's program on PATH",
+    "kube": "etcd, kube-apiserver and kubectl on PATH or in the folder PENSTOCK_KUBE_BIN",
     "e2e": "a Kubernetes cluster with the chart installed, by KUBECONFIG; make e2e brings one",
 }
 """What some tests need beside Python and make, each the name of a marker."""

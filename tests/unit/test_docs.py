@@ -16,6 +16,7 @@ import pytest
 
 import penstock
 from penstock import snapshots, testing
+from penstock.spec.without_effect import WITHOUT_EFFECT
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -244,7 +245,7 @@ def test_fields_that_are_marked_in_the_manifests_reference_exist() -> None:
     assert spec.loader is not None
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
-    assert {*reference.WITHOUT_EFFECT, *reference.FOR_A_CLUSTER} <= reference.manifest_paths()
+    assert {*WITHOUT_EFFECT, *reference.FOR_A_CLUSTER} <= reference.manifest_paths()
 
 
 def test_every_public_name_is_in_the_reference() -> None:

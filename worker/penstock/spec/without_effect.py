@@ -19,6 +19,14 @@ WITHOUT_EFFECT = {
 """By path below `spec`: what happens instead."""
 
 
+def instead_of(path: str) -> str | None:
+    """What happens instead of what the field at that path below `spec` says; None if it has effect."""
+    for known, instead in WITHOUT_EFFECT.items():
+        if path == known or path.startswith(f"{known}."):
+            return instead
+    return None
+
+
 def set_without_effect(manifest: StreamJob) -> Iterator[tuple[str, str]]:
     """The fields of that kind that this manifest sets: `spec.errors` and what happens instead."""
     for path, instead in WITHOUT_EFFECT.items():

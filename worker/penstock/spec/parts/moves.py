@@ -141,7 +141,7 @@ class Errors(SpecModel):
         return where
 
 
-_STRATEGY_FIELDS = {
+STRATEGY_FIELDS = {
     RestartStrategy.EXPONENTIAL_DELAY: {"initial_delay_ms", "max_delay_ms"},
     RestartStrategy.FIXED_DELAY: {"delay_ms", "attempts"},
     RestartStrategy.FAILURE_RATE: {"delay_ms", "attempts", "window_ms"},
@@ -192,8 +192,8 @@ class Restart(SpecModel):
         for name in type(self).model_fields:
             if name == "strategy" or name not in self.model_fields_set:
                 continue
-            if name not in _STRATEGY_FIELDS[self.strategy]:
-                takers = [str(s) for s, names in _STRATEGY_FIELDS.items() if name in names]
+            if name not in STRATEGY_FIELDS[self.strategy]:
+                takers = [str(s) for s, names in STRATEGY_FIELDS.items() if name in names]
                 raise wrong(
                     f"needs strategy {' or '.join(takers)}, which is {self.strategy}",
                     at=in_yaml(name),
