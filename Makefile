@@ -19,8 +19,10 @@ KIND_UP ?= kind create cluster --name $(CLUSTER) --image $(NODE_IMAGE) --config 
 KIND_DOWN ?= kind delete cluster --name $(CLUSTER)
 S3_IMAGE ?= versity/versitygw:v1.8.0
 E2E ?= e2e
+E2E_JOBS ?= 2
 CLUSTER_ENV = CLUSTER="$(CLUSTER)" KUBECONFIG="$(CLUSTER_KUBECONFIG)" KIND_UP="$(KIND_UP)" \
-  KIND_DOWN="$(KIND_DOWN)" S3_IMAGE="$(S3_IMAGE)" TAG="$(TAG)" E2E="$(E2E)"
+  KIND_DOWN="$(KIND_DOWN)" S3_IMAGE="$(S3_IMAGE)" TAG="$(TAG)" E2E="$(E2E)" \
+  E2E_JOBS="$(E2E_JOBS)"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick check format docs crds sim bench clean images locks e2e playground playground-down

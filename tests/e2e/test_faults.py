@@ -36,7 +36,7 @@ def kill_coordinator(job: Job) -> None:
 
 def kill_worker(job: Job) -> None:
     """One worker's pod."""
-    kill(job.namespace.name, sorted(job.uids("worker"))[0])
+    kill(job.namespace.name, min(job.uids("worker")))
 
 
 KILLS: dict[str, Callable[[Job], None]] = {
