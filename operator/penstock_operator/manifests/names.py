@@ -25,6 +25,8 @@ APPLIED = f"{GROUP}/applied"
 """Hash of what was applied: the object is left alone while it is the same."""
 PURPOSE = f"{GROUP}/purpose"
 AGAINST = f"{GROUP}/against"
+ALL_CHECKPOINTS = "checkpoints"
+"""Purpose of a disposal that is not about one savepoint."""
 
 CONTAINER = "penstock"
 """The container of ours in every pod; a podTemplate changes it by this name."""
@@ -91,7 +93,7 @@ def check(job: str, revision: str) -> str:
 
 def disposal(job: str, path: str | None) -> str:
     """The pod that deletes a savepoint's files; without a path, all of the job's checkpoints."""
-    return f"{job}-dispose-{digest(path) if path is not None else 'checkpoints'}"
+    return f"{job}-dispose-{ALL_CHECKPOINTS if path is None else digest(path)}"
 
 
 def event(job: Job, reason: str, message: str) -> str:

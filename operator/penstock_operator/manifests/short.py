@@ -44,7 +44,7 @@ def disposal_pod(job: Job, record: Record, path: str | None) -> Manifest:
         ["dispose", *what, "-o", "json"],
         seconds_max=DISPOSAL_SECONDS_MAX,
     )
-    pod["metadata"]["annotations"] |= {names.PURPOSE: path or ""}
+    pod["metadata"]["annotations"] |= {names.PURPOSE: path or names.ALL_CHECKPOINTS}
     return pod
 
 

@@ -1,0 +1,60 @@
+"""Kubernetes Events: the story that `kubectl describe` tells.
+
+The same words about the same job are one Event whose count goes up, as the recorder of Kubernetes'
+own controllers has it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from penstock_operator.cluster.kube import EVENTS, Conflict, Kube
+from penstock_operator.manifests import names
+from penstock_operator.manifests.names import MANAGER, Job, Manifest
+from penstock_operator.reconcile.effects import Announce
+from penstock_operator.resources.names import API_VERSION
+
+_NOTE_LENGTH_MAX = 1024
+
+
+def announce(kube: Kube, job: Job, told: Announce, *, now: datetime) -> None:
+    """Say it; said before, count it."""
+    event = _event(job, told, now=now)
+    try:
+        kube.create_event(event)
+    except Conflict:
+        name = event["metadata"]["name"]
+        found = kube.get(EVENTS, job.namespace, name)
+        patch = {"count": found.get("count", 1) + 1, "lastTimestamp": event["lastTimestamp"]}
+        kube.merge(EVENTS, job.namespace, name, patch)
+
+
+def _event(job: Job, told: Announce, *, now: datetime) -> Manifest:
+    at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    message = told.message
+    if len(message) > _NOTE_LENGTH_MAX:
+        message = message[: _NOTE_LENGTH_MAX - 1] + "…"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": names.event(job, told.reason, message),
+            "namespace": job.namespace,
+            "labels": names.selector(job.name),
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": "StreamJob",
+            "namespace": job.namespace,
+            "name": job.name,
+            "uid": job.uid,
+        },
+        "type": "Warning" if told.is_warning else "Normal",
+        "reason": told.reason,
+        "message": message,
+        "source": {"component": MANAGER},
+        "reportingComponent": MANAGER,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }

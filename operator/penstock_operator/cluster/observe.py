@@ -1,0 +1,243 @@
+"""Everything about one StreamJob, gathered anew at each turn.
+
+Fresh reads instead of caches: what a decision sees is what was there a moment ago, whatever a watch has
+missed (decision 0020). The API server is asked, and the job's coordinator; the object store never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from penstock.core.errors import Rejected, Retryable
+from penstock.spec.changes import revision_of
+from penstock.spec.orders import JobStatus
+from penstock.spec.streamjob import StreamJobSpec
+from penstock_operator.cluster import facts
+from penstock_operator.cluster.coordinator_client import CoordinatorClient
+from penstock_operator.cluster.kube import (
+    CLAIMS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    REVISIONS,
+    SAVEPOINTS,
+    STATEFUL_SETS,
+    STREAM_JOBS,
+    Forbidden,
+    Kube,
+    Resource,
+)
+from penstock_operator.cluster.memory import Memory
+from penstock_operator.manifests import coordinator, names, workers
+from penstock_operator.manifests.names import Job, Manifest, Role
+from penstock_operator.manifests.record import Record
+from penstock_operator.reconcile.observed import (
+    JobObject,
+    Observed,
+    PodPhase,
+    SavepointObject,
+)
+from penstock_operator.resources.status import StreamJobStatus
+from penstock_operator.resources.streamjob import read_spec
+
+NO_STORAGE = "spec.checkpoints.storage: is missing; on a cluster write s3://bucket/folder"
+
+
+@dataclass(frozen=True, slots=True)
+class JobKey:
+    """Which StreamJob; one made again under the name waits for its forerunner's turn to end."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was observed, with the object itself: its version is what may be written to."""
+
+    observed: Observed
+    manifest: Manifest
+
+    @property
+    def job(self) -> Job:
+        """The identity that everything is made for."""
+        return Job(self.observed.job.namespace, self.observed.job.name, self.observed.job.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for all jobs of this operator: the default image, the cluster's identity, whether
+    fail points are obeyed."""
+
+    worker_image: str
+    cluster: str
+    fail_points: bool = False
+
+
+class Observer:
+    """Gathers. Safe from several threads, one per job."""
+
+    def __init__(
+        self, kube: Kube, coordinators: CoordinatorClient, memory: Memory, settings: Settings
+    ) -> None:
+        self._kube = kube
+        self._coordinators = coordinators
+        self._memory = memory
+        self._settings = settings
+
+    def observe(self, key: JobKey) -> Seen | None:
+        """None when there is no such StreamJob."""
+        manifest = self._kube.find(STREAM_JOBS, key.namespace, key.name)
+        if manifest is None:
+            return None
+        uid = manifest["metadata"]["uid"]
+        revisions = [
+            r
+            for r in self._list(REVISIONS, key, Role.REVISION)
+            if facts.controller_of(r).get("uid") == uid
+        ]
+        records = sorted(
+            ((facts.revision(r), Record.read(r)) for r in revisions), key=lambda r: r[0].number
+        )
+        pods = self._kube.list(PODS, key.namespace, labels=names.selector_text(key.name))
+        by_role = {role: [p for p in pods if facts.role_of(p) == role] for role in Role}
+        deployment = self._find(DEPLOYMENTS, key, names.coordinator(key.name), uid)
+        stateful_set = self._find(STATEFUL_SETS, key, names.worker(key.name), uid)
+        claims = self._list(CLAIMS, key, Role.WORKER)
+        savepoints = self._savepoints(key.namespace)
+        job = self._job(manifest, {record.revision for _, record in records})
+        status, unreachable = self._ask(key, deployment, by_role[Role.COORDINATOR])
+        reports = [facts.report(p) for p in by_role[Role.CHECK] if not facts.is_deleting(p)]
+        observed = Observed(
+            job=job,
+            revisions=tuple(revision for revision, _ in records),
+            coordinator_workload=facts.workload(deployment),
+            worker_workload=facts.workload(stateful_set),
+            coordinator_pods=tuple(facts.pod(p) for p in by_role[Role.COORDINATOR]),
+            worker_pods=tuple(facts.pod(p) for p in by_role[Role.WORKER]),
+            claims=tuple(c for m in claims if (c := facts.claim(m, key.name))),
+            coordinator=status,
+            unreachable=unreachable,
+            check=facts.newest(reports, job.revision),
+            disposals=tuple(
+                facts.report(p) for p in by_role[Role.DISPOSAL] if not facts.is_deleting(p)
+            ),
+            savepoints=tuple(s for s in savepoints.values() if s.spec.job_name == key.name),
+            accepted=records[-1][1].model() if records else None,
+            restore_savepoint=savepoints.get(job.spec.restore.from_) if job.spec else None,
+            selector=names.selector_text(key.name, Role.WORKER),
+            fail_points=self._settings.fail_points,
+            refusals=self._memory.refusals(job.uid),
+        )
+        return Seen(observed, manifest)
+
+    def _find(self, resource: Resource, key: JobKey, name: str, uid: str) -> Manifest | None:
+        """An object of this very job; one of a forerunner with its name is on its way out."""
+        found = self._kube.find(resource, key.namespace, name)
+        return found if found and facts.controller_of(found).get("uid") == uid else None
+
+    def _list(self, resource: Resource, key: JobKey, role: Role) -> list[Manifest]:
+        labels = names.selector_text(key.name, role)
+        return self._kube.list(resource, key.namespace, labels=labels)
+
+    def _savepoints(self, namespace: str) -> Mapping[str, SavepointObject]:
+        """By name: those of people have no label of ours."""
+        found = (facts.savepoint(s) for s in self._kube.list(SAVEPOINTS, namespace))
+        return {s.name: s for s in found if s is not None}
+
+    def _job(self, manifest: Manifest, recorded: set[str]) -> JobObject:
+        metadata = manifest["metadata"]
+        job = Job(metadata["namespace"], metadata["name"], metadata["uid"])
+        deleted_at = facts.time_of(metadata.get("deletionTimestamp"))
+        read = read_spec(manifest)
+        spec, mistakes = read.spec, read.mistakes
+        if spec is not None and spec.checkpoints.storage is None:
+            spec, mistakes = None, (NO_STORAGE,)
+        revision = revision_of(spec) if spec is not None else None
+        if spec is not None and revision not in recorded and deleted_at is None:
+            assert revision is not None
+            if refused := self._refused(job, spec, revision):
+                spec, revision, mistakes = None, None, refused
+        return JobObject(
+            uid=job.uid,
+            namespace=job.namespace,
+            name=job.name,
+            generation=metadata["generation"],
+            annotations=metadata.get("annotations", {}),
+            finalizers=tuple(metadata.get("finalizers", ())),
+            spec=spec,
+            revision=revision,
+            mistakes=mistakes,
+            status=status_of(manifest),
+            deleted_at=deleted_at,
+            is_namespace_terminating=deleted_at is not None and self._is_terminating(job.namespace),
+        )
+
+    def _is_terminating(self, namespace: str) -> bool:
+        found = self._kube.find(NAMESPACES, None, namespace)
+        return found is None or facts.is_deleting(found)
+
+    def _refused(self, job: Job, spec: StreamJobSpec, revision: str) -> tuple[str, ...]:
+        """What the API server would say to the pods of a new revision; asked once for each.
+
+        Raises:
+            Forbidden: it is not about the pods: a quota, a namespace that goes.
+        """
+        known = self._memory.dry_run(job.uid, revision)
+        if known is None:
+            known = tuple(self._dry_run(job, spec, revision))
+            self._memory.remember_dry_run(job.uid, revision, known)
+        return known
+
+    def _dry_run(self, job: Job, spec: StreamJobSpec, revision: str) -> Iterator[str]:
+        settings = self._settings
+        record = Record.of(
+            job,
+            spec,
+            revision,
+            default_image=settings.worker_image,
+            cluster=settings.cluster,
+        )
+        claims = workers.claim_templates(job, spec.worker.volume)
+        rendered = {
+            "coordinator": coordinator.deployment(job, revision, record.coordinator),
+            "worker": workers.stateful_set(
+                job, revision, record.worker, replicas=spec.parallelism, claims=claims
+            ),
+        }
+        for part, manifest in rendered.items():
+            # Under a name that is free: one of that name may run, and must not be compared with.
+            manifest["metadata"]["generateName"] = manifest["metadata"].pop("name") + "-"
+            try:
+                self._kube.create(manifest, dry_run=True)
+            except Forbidden:
+                raise
+            except Rejected as e:
+                yield f"spec.{part}: its pods are refused by the API server: {e.what}"
+
+    def _ask(
+        self, key: JobKey, deployment: Manifest | None, pods: list[Manifest]
+    ) -> tuple[JobStatus | None, str | None]:
+        """The coordinator's status, or why there is none."""
+        if deployment is None:
+            return None, "there is no coordinator"
+        if not any(p.get("status", {}).get("phase") == PodPhase.RUNNING for p in pods):
+            return None, "no pod of the coordinator runs"
+        try:
+            return self._coordinators.status(key.namespace, key.name), None
+        except Retryable as e:
+            return None, e.what
+
+
+def status_of(manifest: Manifest) -> StreamJobStatus:
+    """The status as it stands; one that cannot be read is none: it is a view, and is made again."""
+    try:
+        return StreamJobStatus.model_validate(manifest.get("status", {}))
+    except ValidationError:
+        return StreamJobStatus()

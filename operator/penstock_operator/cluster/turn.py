@@ -1,0 +1,88 @@
+"""One turn of one job: observe, decide, execute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from penstock.core.errors import PenstockError, Retryable
+from penstock_operator.cluster.events import announce
+from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
+from penstock_operator.cluster.kube import Conflict
+from penstock_operator.cluster.metrics import Metrics
+from penstock_operator.cluster.observe import JobKey, Observer, Seen
+from penstock_operator.cluster.schema import SchemaGate
+from penstock_operator.reconcile.effects import Announce, Decision
+from penstock_operator.reconcile.observed import Observed
+
+Reconcile: TypeAlias = Callable[[Observed, datetime], Decision]
+
+IDLE = timedelta(minutes=1)
+_AT_ONCE = timedelta(0)
+
+
+class Turns:
+    """The turns of all jobs; safe from several threads, one per job."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        reconcile: Reconcile,
+        tools: Tools,
+        *,
+        schema: SchemaGate,
+        metrics: Metrics,
+    ) -> None:
+        self._observer = observer
+        self._reconcile = reconcile
+        self._tools = tools
+        self._schema = schema
+        self._metrics = metrics
+
+    def turn(self, key: JobKey) -> timedelta | None:
+        """The time until the next look; None when there is no such StreamJob.
+
+        Raises:
+            PenstockError: something failed; it is tried again later.
+        """
+        began_s = time.monotonic()
+        outcome = "error"
+        try:
+            look_again, outcome = self._taken(key)
+        finally:
+            self._metrics.turned(outcome, time.monotonic() - began_s)
+        return look_again
+
+    def _taken(self, key: JobKey) -> tuple[timedelta | None, str]:
+        if (why := self._schema.objection()) is not None:
+            self._tools.log.error("nothing is done", error=why)
+            return IDLE, "schema too old"
+        seen = self._observer.observe(key)
+        if seen is None:
+            self._metrics.gone(key)
+            return None, "gone"
+        decision = self._reconcile(seen.observed, self._tools.now())
+        self._metrics.phase(key, decision.status.phase)
+        try:
+            execute(self._tools, seen, decision)
+        except Conflict as e:
+            self._tools.log.info("seen too late", job=str(key), what=e.what)
+            return _AT_ONCE, "conflict"
+        except Retryable:
+            raise
+        except PenstockError as e:
+            self._tell(seen, e)
+            if isinstance(e, SchemaTooOld):
+                return IDLE, "schema too old"
+            raise
+        return decision.look_again, "done"
+
+    def _tell(self, seen: Seen, error: PenstockError) -> None:
+        """What a person must change is told where a person looks."""
+        told = Announce("ReconcileFailed", ". ".join(filter(None, (error.what, error.fix))), True)
+        try:
+            announce(self._tools.kube, seen.job, told, now=self._tools.now())
+        except PenstockError as e:
+            self._tools.log.warning("event not written", error=e.what)
