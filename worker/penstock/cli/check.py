@@ -8,7 +8,8 @@ from penstock.checkpoint import restore
 from penstock.cli import numbers
 from penstock.cli.find import locate
 from penstock.cli.help import Command
-from penstock.cli.job import load, parameter_option
+from penstock.cli.job import load
+from penstock.cli.options import parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.state import storage_option
 from penstock.core.descriptors import KEYED_KINDS

@@ -7,7 +7,8 @@ import json
 import click
 
 from penstock.cli.help import Command, Option
-from penstock.cli.job import Job, load, max_parallelism, parameter_option
+from penstock.cli.job import Job, load, max_parallelism
+from penstock.cli.options import parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.tables import table
 from penstock.core.descriptors import StateDescriptor, StateKind

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
-from penstock.cli.help import Option
 from penstock.core.errors import Rejected
 from penstock.core.keygroups import default_max_parallelism
 from penstock.spec.binding import BoundJob, bind
@@ -32,16 +29,6 @@ class Job:
     def name(self) -> str:
         """The job's name."""
         return self.manifest.metadata.name
-
-
-def parameter_option() -> Option:
-    """`-p NAME=VALUE`, for every command that loads a job."""
-    return Option(
-        ["-p", "--parameter", "parameters"],
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Sets or overrides spec.parameters.NAME; repeatable",
-    )
 
 
 def load(target: str, parameters: Sequence[str] = ()) -> Job:
@@ -78,8 +65,3 @@ def overrides(parameters: Sequence[str]) -> dict[str, str]:
 def max_parallelism(manifest: StreamJob, parallelism: int) -> int:
     """What the manifest sets, else the default for that parallelism."""
     return manifest.spec.max_parallelism or default_max_parallelism(parallelism)
-
-
-def target_argument() -> click.Argument:
-    """`MANIFEST|MODULE:FUNCTION`."""
-    return click.Argument(["target"], metavar="MANIFEST|MODULE:FUNCTION")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from penstock.cli.help import Command, Option
-from penstock.cli.job import parameter_option, target_argument
+from penstock.cli.options import parameter_option, target_argument
 from penstock.cli.output import output_option
 
 
@@ -19,18 +19,22 @@ def _run(
     storage: str | None,
     form: str | None,
 ) -> int:
-    from penstock.cli.running import run  # the runtime takes its time to import
+    from penstock.runtime.warm import COORDINATOR_MODULE, WORKER_MODULE, warmed
 
-    return run(
-        target,
-        parameters=parameters,
-        parallelism=parallelism,
-        restore=restore,
-        log=log,
-        port=port,
-        storage=storage,
-        form=form,
-    )
+    with warmed(COORDINATOR_MODULE, WORKER_MODULE) as warm:
+        from penstock.cli.running import run  # takes as long to import as those two do
+
+        return run(
+            target,
+            parameters=parameters,
+            parallelism=parallelism,
+            restore=restore,
+            log=log,
+            port=port,
+            storage=storage,
+            form=form,
+            warm=warm,
+        )
 
 
 run_command = Command(

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from penstock.runtime.clock import Clock
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig, Outcome
 from penstock.runtime.logs import configure_logging
 from penstock.runtime.program import built
+from penstock.runtime.warm import WarmProcess
 from penstock.spec.orders import JobStatus
 from penstock.spec.parts.snapshots import BUILT_IN_BACKENDS
 from penstock.spec.without_effect import set_without_effect
@@ -42,8 +43,9 @@ def run(
     port: int | None = None,
     storage: str | None = None,
     form: str | None = None,
+    warm: Iterable[WarmProcess] = (),
 ) -> int:
-    """Run a job to its end, or until Ctrl-C; the exit code.
+    """Run a job to its end, or until Ctrl-C; the exit code. Processes in `warm` are used first.
 
     Raises:
         PenstockError: it could not be started, or not led to an end.
@@ -78,7 +80,7 @@ def run(
         log="json" if style == "json" else "plain",
         stderr=display.log,
     )
-    local = LocalRun(config)
+    local = LocalRun(config, warm)
     command = again(job, parameters, parallelism, storage)
     configure_logging(config.log, job=local.job, stream=display.stream)
     session = _Session(

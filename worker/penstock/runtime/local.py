@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ from penstock.runtime.local_client import HOST, LocalClient, error_in
 from penstock.runtime.local_processes import LocalProcesses, environment
 from penstock.runtime.registry import Registration, RunningJob, register
 from penstock.runtime.snapshot_files import read_newest_entry, whole_snapshot
+from penstock.runtime.warm import COORDINATOR_MODULE, WORKER_MODULE, WarmProcess
 from penstock.spec.orders import (
     CancelOrder,
     JobPhase,
@@ -122,10 +123,11 @@ class _Run:
 
 
 class LocalRun:
-    """One run of one job on this machine."""
+    """One run of one job on this machine. Processes in `warm` are taken instead of new ones."""
 
-    def __init__(self, config: LocalRunConfig) -> None:
+    def __init__(self, config: LocalRunConfig, warm: Iterable[WarmProcess] = ()) -> None:
         self._config = config
+        self._warm = list(warm)
         self.manifest = with_local_storage(config.manifest)
         self.job = self.manifest.job_id()
         self.folder = config.folder.absolute()
@@ -241,6 +243,7 @@ class LocalRun:
                 is_final=lambda _, code: code in _FINAL_CODES,
                 gave_up=gave_up,
                 stderr=self._config.stderr,
+                warm=self._warm,
             ),
             ports_file=ports_file,
             port=_free_port(0),
@@ -255,7 +258,7 @@ class LocalRun:
         workers = (
             run.processes.keep(
                 f"worker {i}",
-                "penstock.runtime.supervisor",
+                WORKER_MODULE,
                 *("--worker", str(i)),
                 *("--coordinator", f"{HOST}:{run.port}"),
                 *manifest,
@@ -265,7 +268,7 @@ class LocalRun:
         )
         await run.processes.keep(
             COORDINATOR,
-            "penstock.runtime.coordinator",
+            COORDINATOR_MODULE,
             *manifest,
             *("--port", str(run.port)),
             *("--rest-port", str(run.rest_port)),

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from penstock.runtime.logs import get_logger
 from penstock.runtime.pdeathsig import PARENT_PIPE_VARIABLE
+from penstock.runtime.warm import Told, WarmProcess
 
 log = get_logger()
 
@@ -23,13 +24,24 @@ _LONGEST_PAUSE_S = 5.0
 _GRACE_S = 2.0
 
 
+class _Process(Protocol):
+    """A started process: asyncio's own, or one that was warm."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+
+
 @dataclass(slots=True)
 class _Kept:
     """One process of many in a row. `pause_s` is how long the next restart waits."""
 
     name: str
-    command: Sequence[str]
-    process: asyncio.subprocess.Process | None = None
+    module: str
+    arguments: Sequence[str]
+    process: _Process | None = None
     started_s: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
 
@@ -40,6 +52,7 @@ class LocalProcesses:
 
     Each has a session of its own, so that only this process sees Ctrl-C, and dies with this one.
     `is_final(name, code)` says of an exit that it shall not be repaired, `gave_up` is then called.
+    Those in `warm` are taken first, each once.
     """
 
     folder: Path
@@ -47,6 +60,7 @@ class LocalProcesses:
     is_final: Callable[[str, int], bool]
     gave_up: Callable[[str, int], None]
     stderr: IO[bytes] | None = None
+    warm: list[WarmProcess] = field(default_factory=list)
     restarts: int = 0
     _kept: list[_Kept] = field(default_factory=list)
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -54,7 +68,7 @@ class LocalProcesses:
 
     async def keep(self, name: str, module: str, *arguments: str) -> None:
         """Start `python -m module arguments`, and start it again whenever it dies."""
-        kept = _Kept(name, (sys.executable, "-m", module, *arguments))
+        kept = _Kept(name, module, arguments)
         await self._start(kept)
         self._kept.append(kept)
         self._keepers.append(asyncio.create_task(self._keep_alive(kept)))
@@ -88,8 +102,8 @@ class LocalProcesses:
 
     async def _start(self, kept: _Kept) -> None:
         # In the main thread: the kernel's signal at the parent's death follows the thread that forks.
-        kept.process = await asyncio.create_subprocess_exec(
-            *kept.command,
+        kept.process = self._warm_one(kept) or await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", kept.module, *kept.arguments),
             cwd=self.folder,
             env={**self.environment, PARENT_PIPE_VARIABLE: str(self._pipe[0])},
             stdin=asyncio.subprocess.DEVNULL,
@@ -98,6 +112,20 @@ class LocalProcesses:
             start_new_session=True,
         )
         kept.started_s = time.monotonic()
+
+    def _warm_one(self, kept: _Kept) -> WarmProcess | None:
+        """A process that has imported this module already, and now begins."""
+        found = next((warm for warm in self.warm if warm.module == kept.module), None)
+        if found is None:
+            return None
+        self.warm.remove(found)
+        told = Told(kept.arguments, str(self.folder), self.environment)
+        try:
+            found.tell(told, parent_pipe=self._pipe[0], stderr=self.stderr)
+        except OSError:
+            found.drop()
+            return None
+        return found
 
     async def _keep_alive(self, kept: _Kept) -> None:
         while True:
@@ -118,7 +146,7 @@ class LocalProcesses:
             await self._start(kept)
 
 
-def _signal(process: asyncio.subprocess.Process, number: int) -> None:
+def _signal(process: _Process, number: int) -> None:
     """To the whole session of a process; one that is gone is no error."""
     try:
         os.killpg(process.pid, number)
