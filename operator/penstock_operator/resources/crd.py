@@ -141,7 +141,7 @@ class _Tree:
 
 
 def _is_small(given: Schema) -> bool:
-    return given.get("maximum", _INT32_MAX + 1) <= _INT32_MAX
+    return bool(given.get("maximum", _INT32_MAX + 1) <= _INT32_MAX)
 
 
 def _text(default: Any) -> str:
