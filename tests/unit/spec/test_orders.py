@@ -32,6 +32,7 @@ def test_names_are_camel_case_in_json():
         "after": 3,
         "revision": "a",
         "parallelism": 2,
+        "origin": "Log",
         "maxParallelism": None,
         "restore": None,
         "hold": None,

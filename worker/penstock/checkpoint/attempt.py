@@ -43,11 +43,24 @@ class RunningAttempt:
         self.ready: set[WorkerId] = set()
         self.finished: set[SubtaskId] = set()
         self.committed: dict[WorkerId, CheckpointId] = {}
+        self.fetched_bytes = 0
+        self.pause_ms = 0
         self.completed_count = 0
         self.pending: PendingCheckpoint | None = None
         self.taken: TakenSavepoint | None = None
         self.given_up: dict[CheckpointId, Wanted] = {}
         self._next = attempt.next_checkpoint
+
+    @property
+    def highest_checkpoint(self) -> CheckpointId:
+        """The greatest number that it used."""
+        return CheckpointId(self._next - 1)
+
+    def restored(self, worker: WorkerId, fetched_bytes: int) -> None:
+        """A worker restored, and listens; told twice, it counts once."""
+        if worker not in self.ready:
+            self.ready.add(worker)
+            self.fetched_bytes += fetched_bytes
 
     @property
     def is_ready(self) -> bool:
@@ -80,7 +93,7 @@ class RunningAttempt:
                 checkpoint,
                 base=None if wanted.to_savepoint else base,
                 savepoint=folder,
-                stop=is_stop,
+                stop=wanted.lets_nothing_follow,
                 drain=is_stop and wanted.drain,
             )
         ]
@@ -118,7 +131,7 @@ class RunningAttempt:
             return []
         self.given_up[pending.checkpoint] = pending.wanted
         effects: list[Effect] = [Abort(self.attempt.number, pending.checkpoint, reason)]
-        if pending.wanted.demand is Demand.STOP:
+        if pending.wanted.lets_nothing_follow:
             effects.append(Resume(self.attempt.number, pending.checkpoint))
         return effects + delete(pending.files, pending.wanted)
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock.checkpoint import events as told
-from penstock.checkpoint import log
+from penstock.checkpoint import log, rescaling
 from penstock.checkpoint.attempt import RunningAttempt
 from penstock.checkpoint.effects import NotifyCompleted, PublishSavepoint
 from penstock.checkpoint.known import KnownSnapshots
 from penstock.checkpoint.outbox import Outbox
 from penstock.checkpoint.pending import PendingCheckpoint
+from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.schedule import Demand, Schedule, Wanted
 from penstock.checkpoint.settings import CheckpointSettings
 from penstock.core import paths
@@ -24,7 +25,9 @@ from penstock.core.failure import Failure
 from penstock.core.ids import JobId
 from penstock.core.log import Entry, SnapshotRef
 
-Order: TypeAlias = told.StopOrdered | told.SavepointOrdered | told.CheckpointOrdered
+Order: TypeAlias = (
+    told.StopOrdered | told.SavepointOrdered | told.CheckpointOrdered | told.RescaleOrdered
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,30 @@ class Checkpoints:
         return self.run.pending if self.run else None
 
     @property
-    def is_stopping(self) -> bool:
-        """Whether the one that is being taken stops the job."""
-        return self.pending is not None and self.pending.wanted.demand is Demand.STOP
+    def phase(self) -> Phase:
+        """What the running attempt is at: the one that is being taken may let no record follow."""
+        demand = self.pending.wanted.demand if self.pending else None
+        phases = {Demand.STOP: Phase.STOPPING, Demand.RESCALE: Phase.RESCALING}
+        return Phase.RUNNING if demand is None else phases.get(demand, Phase.RUNNING)
+
+    @property
+    def rescales(self) -> set[str | None]:
+        """Who ordered a change of parallelism that waits, or whose checkpoint is being taken."""
+        return {wanted.request_id for wanted in self._wanted_for(Demand.RESCALE)}
+
+    @property
+    def is_stop_wanted(self) -> bool:
+        """Whether somebody ordered a stop."""
+        return bool(self._wanted_for(Demand.STOP))
+
+    def apply(self, settings: CheckpointSettings) -> None:
+        """Other settings are in force."""
+        self._settings = settings
+        self._schedule.apply(settings)
+
+    def _wanted_for(self, demand: Demand) -> list[Wanted]:
+        taken = [self.pending.wanted] if self.pending else []
+        return [w for w in (*taken, *self._schedule.queued(demand)) if w.demand is demand]
 
     def begin(self, run: RunningAttempt) -> None:
         """A new attempt is deployed."""
@@ -98,6 +122,7 @@ class Checkpoints:
             holds=entry.hold is not None,
             savepoint_waits=run.taken is not None,
             is_final=run.is_finished,
+            is_awaited=rescaling.trying(entry) is not None,
         )
         if wanted is not None:
             self._schedule.started(wanted, now_ms)
@@ -144,8 +169,8 @@ class Checkpoints:
         is_stop = pending.wanted.demand is Demand.STOP
         return Ready(snapshot, pending.wanted, self._folder(pending.wanted) if is_stop else None)
 
-    def completed(self, entry: Entry, now_ms: int) -> None:
-        """The entry that completes the pending one was won."""
+    def completed(self, entry: Entry, now_ms: int) -> PendingCheckpoint:
+        """The entry that completes the pending one was won; which that was."""
         run = self.run
         assert run is not None, entry
         pending, run.pending = run.pending, None
@@ -164,6 +189,7 @@ class Checkpoints:
         )
         if pending.wanted.demand is Demand.ORDERED:
             self._out.answer(pending.wanted.request_id, ok=True, checkpoint=pending.checkpoint)
+        return pending
 
     def notify(self, entry: Entry) -> None:
         """Tell the workers what is complete, and whether sinks may commit it."""
@@ -215,6 +241,9 @@ class Checkpoints:
         """The attempt failed: savepoints are taken again in the next one, the rest is told."""
         run, self.run = self.run, None
         assert run is not None, reason
+        for wanted in self._schedule.queued(Demand.RESCALE):
+            self._schedule.withdraw(wanted)
+            self._out.answer(wanted.request_id, ok=False, error=reason)
         for wanted in self._drop(run, reason):
             if wanted.demand is Demand.SAVEPOINT:
                 self._queue(wanted)
@@ -261,7 +290,7 @@ class Checkpoints:
         self._schedule.ended(now_ms)
         self._out.tell("checkpoint failed", id=pending.checkpoint, reason=reason)
         self._out.answer(wanted.request_id, ok=False, error=reason)
-        if wanted.to_savepoint:
+        if wanted.to_savepoint or wanted.demand is Demand.RESCALE:
             return None
         self._failed_in_a_row += 1
         if self._failed_in_a_row <= self._settings.tolerable_failures:
@@ -275,5 +304,7 @@ def _wanted(order: Order) -> Wanted:
             return Wanted(Demand.STOP, request_id, drain)
         case told.SavepointOrdered(request_id):
             return Wanted(Demand.SAVEPOINT, request_id)
+        case told.RescaleOrdered(request_id, parallelism):
+            return Wanted(Demand.RESCALE, request_id, parallelism=parallelism)
         case _:
             return Wanted(Demand.ORDERED, order.request_id)

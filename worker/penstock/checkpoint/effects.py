@@ -58,8 +58,8 @@ class Trigger:
     """Start a checkpoint at every worker.
 
     `base` is the newest completed checkpoint, which an incremental upload may build on. A savepoint
-    has the folder that its files go to; `stop` lets no record follow its barrier; `drain` sends the
-    final watermark before it.
+    has the folder that its files go to; `stop` lets no record follow its barrier, for a stop or for a
+    change of parallelism; `drain` sends the final watermark before it.
     """
 
     attempt: AttemptNumber
@@ -81,7 +81,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A stop-with-savepoint failed: workers that held their input after its barrier go on."""
+    """What no record was to follow failed: workers that held their input after its barrier go on."""
 
     attempt: AttemptNumber
     checkpoint: CheckpointId
@@ -150,6 +150,24 @@ class DeleteFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class DisposeSavepoint:
+    """Delete these objects of the savepoints' root in this order, `_metadata` before the rest.
+
+    Answer: SavepointDisposed.
+    """
+
+    request_id: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySettings:
+    """These live settings are in force, `{}` being the manifest's: the shell's own share of them."""
+
+    live: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The outcome of an order, remembered under its request id: asked again, the same answer."""
 
@@ -194,6 +212,8 @@ Effect: TypeAlias = (
     | CancelWorkers
     | DeleteSnapshot
     | DeleteFiles
+    | DisposeSavepoint
+    | ApplySettings
     | Answer
     | Tell
     | StandDown

@@ -52,11 +52,11 @@ def committed_entry(
     nonce: str,
     at_ms: int,
     undeleted: tuple[SnapshotRef, ...],
-    drops_all: bool,
 ) -> Entry:
     """The entry that says that everything is committed; a cancel may drop all checkpoints by it."""
     end = ended.end
     assert end is not None, ended
+    drops_all = end.deletes
     return log.ended(
         ended,
         replace(end, committed=True, go_on_from=None if drops_all else end.go_on_from),

@@ -5,10 +5,10 @@ A fact may come late, twice, or about something long given up; the coordinator s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from penstock.checkpoint.restore import RestoreFrom
+from penstock.checkpoint.origin import Origin, RestoreFrom, RestoreRules
 from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
 from penstock.core.log import Entry, SnapshotRef
@@ -168,11 +168,20 @@ class SnapshotDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class SavepointDisposed:
+    """All objects of a DisposeSavepoint are gone."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartOrdered:
     """Run. `after` is the sequence number of the log that the orderer has seen (0: none).
 
-    `restore` is None for "the newest of the job's own log, else empty", otherwise what the shell
-    read and verified. `hold_stable`: sinks hold their commits for that many checkpoints.
+    `restore` is what a person named, as the shell read and verified it; None is the newest of the
+    job's own log, else empty. `restore_id` names a standing wish, which acts once; without one it
+    acts in any case. `hold_stable`: sinks hold their commits for that many checkpoints. `live` are
+    settings as in SettingsOrdered.
     """
 
     request_id: str
@@ -180,8 +189,12 @@ class StartOrdered:
     revision: str
     parallelism: int
     max_parallelism: int | None = None
+    origin: Origin = Origin.LOG
     restore: RestoreFrom | None = None
+    restore_id: str | None = None
+    rules: RestoreRules = field(default_factory=RestoreRules)
     hold_stable: int | None = None
+    live: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +222,36 @@ class StopOrdered:
 
 @dataclass(frozen=True, slots=True)
 class CancelOrdered:
-    """Stop at once, without a savepoint."""
+    """Stop at once, without a savepoint. `retain`: whether checkpoints are kept; None: as is set."""
 
     request_id: str
+    retain: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RescaleOrdered:
+    """Go on at another parallelism, without a stop; its workers are registered."""
+
+    request_id: str
+    parallelism: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsOrdered:
+    """Replace the live settings by these, in the manifest's own form; `{}` are the manifest's."""
+
+    request_id: str
+    live: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DisposeOrdered:
+    """Delete the savepoint in this folder, relative to the savepoints' root, without a slash at the
+    end. `manifest` is what stands there; None: nothing does."""
+
+    request_id: str
+    folder: str
+    manifest: Manifest | None = None
 
 
 Event: TypeAlias = (
@@ -231,9 +271,13 @@ Event: TypeAlias = (
     | ManifestRefused
     | SavepointPublished
     | SnapshotDeleted
+    | SavepointDisposed
     | StartOrdered
     | SavepointOrdered
     | CheckpointOrdered
     | StopOrdered
     | CancelOrdered
+    | RescaleOrdered
+    | SettingsOrdered
+    | DisposeOrdered
 )

@@ -34,6 +34,11 @@ class KnownSnapshots:
         return self._manifests[snapshot.path]
 
     @property
+    def manifests(self) -> Mapping[str, Manifest]:
+        """All of them, by path."""
+        return self._manifests
+
+    @property
     def undeleted(self) -> tuple[SnapshotRef, ...]:
         """Dropped by an earlier entry, not known to be gone: the next entry drops them, too."""
         return tuple(self._undeleted.values())

@@ -144,8 +144,13 @@ def opened(
     hold: Hold | None,
     request_id: str | None,
     settings: dict[str, Any],
+    dropped: tuple[SnapshotRef, ...] = (),
 ) -> Entry:
-    """The opening of an attempt, the only kind that a log begins with."""
+    """The opening of an attempt, the only kind that a log begins with.
+
+    `dropped` are retained ones that nobody may go back to any more.
+    """
+    retained = previous.retained if previous else ()
     return Entry(
         seq=previous.seq + 1 if previous else 1,
         nonce=nonce,
@@ -155,8 +160,8 @@ def opened(
         job_nonce=previous.job_nonce if previous else nonce,
         attempt=attempt,
         request_id=request_id,
-        retained=previous.retained if previous else (),
-        dropping=previous.dropping if previous else (),
+        retained=tuple(ref for ref in retained if ref not in dropped),
+        dropping=(*(previous.dropping if previous else ()), *dropped),
         hold=hold,
         settings=settings,
     )
@@ -179,6 +184,11 @@ def completed(
 def released(previous: Entry, *, nonce: str, at_ms: int) -> Entry:
     """The hold is over: sinks may commit all that is complete."""
     return replace(_next(previous, EntryKind.RELEASED, nonce, at_ms), hold=None)
+
+
+def with_settings(previous: Entry, settings: dict[str, Any], *, nonce: str, at_ms: int) -> Entry:
+    """Other settings are in force."""
+    return replace(_next(previous, EntryKind.SETTINGS, nonce, at_ms), settings=settings)
 
 
 def ended(

@@ -9,29 +9,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penstock.checkpoint import log, recovery, restore
+from penstock.checkpoint import log, recovery, rescaling, restore
 from penstock.checkpoint.effects import Prepare
-from penstock.checkpoint.events import LogRead, StartOrdered
+from penstock.checkpoint.events import LogRead
 from penstock.checkpoint.placement import Former, place
+from penstock.checkpoint.rescaling import Rescale
 from penstock.checkpoint.restore import IsReadable, is_same_type
 from penstock.checkpoint.settings import Identity
 from penstock.core.chains import chains, subtasks_by_worker
-from penstock.core.errors import Rejected
 from penstock.core.graph import JobGraph
 from penstock.core.ids import AttemptNumber, CheckpointId, SubtaskId, WorkerId
-from penstock.core.keygroups import check_parallelism, default_max_parallelism
 from penstock.core.log import Attempt, Entry, Hold, SnapshotRef
 from penstock.core.manifest import Manifest
 from penstock.core.snapshots import RestorePlan
 
 SINK = "sink"
-_RESTORE = "restore"
-_COMMITTED = "committed"
+RESTORE = "restore"
+COMMITTED = "committed"
+LIVE = "live"
+"""Keys in the settings of an entry; `COMMITTED` is one of `RESTORE`'s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """An attempt that is to be opened as soon as its workers are there."""
+    """An attempt that is to be opened as soon as its workers are there.
+
+    `dropped` are retained checkpoints that its entry drops. `former` is the placement that the
+    snapshot was taken under, when it is not that of the newest entry.
+    """
 
     snapshot: SnapshotRef | None
     manifest: Manifest | None
@@ -41,6 +46,8 @@ class Opening:
     request_id: str | None
     highest_checkpoint: CheckpointId
     settings: dict[str, Any] = field(default_factory=dict)
+    dropped: tuple[SnapshotRef, ...] = ()
+    former: tuple[int, ...] | None = None
 
 
 def recovered(
@@ -48,88 +55,63 @@ def recovered(
     snapshot: SnapshotRef | None,
     graph: JobGraph,
     is_readable: IsReadable = is_same_type,
+    *,
+    reason: str = "its coordinator was started again before the first checkpoint",
 ) -> Opening:
-    """The next attempt after one that broke.
+    """The next attempt after one that broke for that reason; a change of parallelism that was not
+    firm yet is taken back.
 
     Raises:
         Rejected: the job's code cannot continue from the snapshot.
     """
     entry = read.newest
     assert entry is not None, "recovery without a log"
-    settings = dict(entry.settings)
-    if snapshot != entry.attempt.restored_from:
-        settings.pop(_RESTORE, None)  # it was about another snapshot
+    former = entry.attempt.placement
+    if (tried := rescaling.trying(entry)) is not None:
+        former = tried.former
+        entry = rescaling.taken_back(entry, reason)
     opening = Opening(
         snapshot=snapshot,
         manifest=read.manifests[snapshot.path] if snapshot else None,
-        parallelism=entry.attempt.parallelism,
+        parallelism=len(former),
         max_parallelism=entry.attempt.max_parallelism,
         hold=entry.hold,
         request_id=entry.request_id,
         highest_checkpoint=read.highest_checkpoint,
-        settings=settings,
+        settings=_carried(entry, snapshot),
+        former=former,
     )
-    _verify(opening, graph, entry.attempt.max_parallelism, is_readable)
+    verify(opening, graph, entry.attempt.max_parallelism, is_readable)
     return opening
 
 
-def ordered(
-    order: StartOrdered, read: LogRead, graph: JobGraph, is_readable: IsReadable = is_same_type
+def rescaled(
+    entry: Entry,
+    snapshot: SnapshotRef,
+    manifest: Manifest,
+    *,
+    request_id: str,
+    parallelism: int,
+    highest_checkpoint: CheckpointId,
 ) -> Opening:
-    """The attempt that somebody ordered.
-
-    Raises:
-        Rejected: it cannot be, with the reason.
-    """
-    entry, wanted = read.newest, order.restore
-    settings: dict[str, Any] = {}
-    if wanted is None:
-        if entry is None and read.highest_checkpoint > 0:
-            raise Rejected(
-                f"the job's folder has checkpoints, up to {read.highest_checkpoint}, and no log: "
-                "nobody can tell which of them are complete",
-                where="the folder log/ beside them",
-                fix="bring the log back, or begin anew with --restore none",
-            )
-        snapshot = log.recovery_point(entry) if entry else None
-        if snapshot is not None and snapshot.path in read.damaged:
-            raise Rejected(
-                f"the newest snapshot is damaged: {read.damaged[snapshot.path]}",
-                where=snapshot.path,
-                fix="restore an older one by name; output since then may be written twice",
-            )
-        manifest = read.manifests[snapshot.path] if snapshot else None
-        if entry is not None and snapshot == entry.attempt.restored_from:
-            settings = dict(entry.settings)
-        if entry is not None and entry.end is not None and entry.end.committed:
-            settings[_RESTORE] = settings.get(_RESTORE, {}) | {_COMMITTED: True}
-    else:
-        snapshot, manifest = wanted.snapshot, wanted.manifest
-        if wanted.rename or wanted.allow_non_restored:
-            settings[_RESTORE] = {
-                "rename": dict(wanted.rename),
-                "allowNonRestored": wanted.allow_non_restored,
-            }
-    hold = entry.hold if entry else None
-    if order.hold_stable and snapshot is not None:
-        hold = Hold(snapshot, snapshot.id, order.hold_stable)
-    if manifest is not None:
-        max_parallelism = manifest.max_parallelism
-    else:
-        max_parallelism = order.max_parallelism or default_max_parallelism(order.parallelism)
-    opening = Opening(
+    """The attempt at another parallelism, from the checkpoint that was just taken for it."""
+    rescale = Rescale(request_id, entry.attempt.placement, parallelism)
+    return Opening(
         snapshot=snapshot,
         manifest=manifest,
-        parallelism=order.parallelism,
-        max_parallelism=max_parallelism,
-        hold=hold,
-        request_id=order.request_id,
-        highest_checkpoint=read.highest_checkpoint,
-        settings=settings,
+        parallelism=parallelism,
+        max_parallelism=entry.attempt.max_parallelism,
+        hold=entry.hold,
+        request_id=entry.request_id,
+        highest_checkpoint=highest_checkpoint,
+        settings=rescaling.noted(_carried(entry, snapshot), rescale),
     )
-    _verify(opening, graph, order.max_parallelism, is_readable)
-    check_parallelism(parallelism=order.parallelism, max_parallelism=max_parallelism)
-    return opening
+
+
+def _carried(entry: Entry, snapshot: SnapshotRef | None) -> dict[str, Any]:
+    """The settings that outlive an attempt; how another snapshot was to be restored does not."""
+    is_same = snapshot == entry.attempt.restored_from
+    return {name: value for name, value in entry.settings.items() if is_same or name != RESTORE}
 
 
 def entry_of(
@@ -146,7 +128,7 @@ def entry_of(
     former = None
     if previous is not None:
         with_copy = {w for w, copies in workers.items() if snapshot and snapshot.path in copies}
-        former = Former(previous.attempt.placement, with_copy)
+        former = Former(opening.former or previous.attempt.placement, with_copy)
     attempt = Attempt(
         number=AttemptNumber(previous.attempt.number + 1 if previous else 1),
         revision=identity.revision,
@@ -171,6 +153,7 @@ def entry_of(
         hold=opening.hold,
         request_id=opening.request_id,
         settings=opening.settings,
+        dropped=opening.dropped,
     )
 
 
@@ -220,7 +203,7 @@ def _plan(
     assert manifest is not None, snapshot
     how: dict[str, Any] = {}
     if snapshot == entry.attempt.restored_from:
-        how = entry.settings.get(_RESTORE, {})
+        how = entry.settings.get(RESTORE, {})
     plan = restore.plan(
         manifest,
         graph,
@@ -229,7 +212,7 @@ def _plan(
         rename=how.get("rename", {}),
         local=snapshot.path,
     )
-    return _without_pending(plan, graph) if how.get(_COMMITTED) else plan
+    return _without_pending(plan, graph) if how.get(COMMITTED) else plan
 
 
 def _without_pending(plan: RestorePlan, graph: JobGraph) -> RestorePlan:
@@ -242,12 +225,12 @@ def _without_pending(plan: RestorePlan, graph: JobGraph) -> RestorePlan:
     }
 
 
-def _verify(
+def verify(
     opening: Opening, graph: JobGraph, max_parallelism: int | None, is_readable: IsReadable
 ) -> None:
     if opening.manifest is None:
         return
-    how = opening.settings.get(_RESTORE, {})
+    how = opening.settings.get(RESTORE, {})
     restore.verify(
         opening.manifest,
         graph,

@@ -91,16 +91,19 @@ def recovery(read: LogRead, *, owner: str, revision: str, adopt: bool = False) -
         return HasEnded(entry.end)
     point = log.recovery_point(entry)
     if point is not None and point.path in read.damaged:
-        older = [
-            ref for ref in entry.retained if ref.id < point.id and ref.path not in read.damaged
-        ]
-        newest_older = max(older, key=lambda ref: ref.id, default=None)
-        return Damaged(point, read.damaged[point.path], newest_older)
+        older = newest_whole_below(point, entry, read)
+        return Damaged(point, read.damaged[point.path], older)
     if entry.end is not None:
         return CommitOnly(entry.end, committed_up_to(entry, point))
     if entry.attempt.revision != revision:
         return WaitForOrder(entry.attempt.revision)
     return Restore(point, committed_up_to(entry, point))
+
+
+def newest_whole_below(point: SnapshotRef, entry: Entry, read: LogRead) -> SnapshotRef | None:
+    """The newest snapshot before a damaged one that the log keeps and that is whole."""
+    older = [ref for ref in log.kept(entry) if ref.id < point.id and ref.path not in read.damaged]
+    return max(older, key=lambda ref: ref.id, default=None)
 
 
 def committed_up_to(entry: Entry, point: SnapshotRef | None) -> CheckpointId | None:
@@ -126,7 +129,10 @@ def next_checkpoint(
 
 
 def read_job(job: JobId) -> Generator[log.StoreRequest, log.StoreAnswer, LogRead]:
-    """All that the store knows of a job, each named manifest checked, the recovery point's files too.
+    """All that the store knows of a job, each named manifest checked.
+
+    Files are looked for, too: those of the recovery point and of what a hold goes back to; when the
+    recovery point is damaged, of older ones until one is whole.
 
     Raises:
         Corrupt: the newest entry cannot be read.
@@ -135,19 +141,30 @@ def read_job(job: JobId) -> Generator[log.StoreRequest, log.StoreAnswer, LogRead
     newest = yield from log.read_newest(job)
     manifests: dict[str, Manifest] = {}
     damaged: dict[str, str] = {}
+
+    def look(ref: SnapshotRef | None) -> Generator[log.StoreRequest, log.StoreAnswer, None]:
+        if ref is None or ref.path not in manifests or ref.path in damaged:
+            return
+        manifest = manifests[ref.path]
+        missing = yield from missing_file(manifest, restore.folder_of(ref, manifest))
+        if missing is not None:
+            damaged[ref.path] = missing
+
     if newest is not None:
-        point = log.recovery_point(newest)
         for ref in {*log.kept(newest), *newest.dropping}:
             data = yield from log.read_object(ref.path)
             try:
                 manifests[ref.path] = _manifest(ref, data)
             except Corrupt as e:
                 damaged[ref.path] = e.what
-        if point is not None and point.path in manifests:
-            manifest = manifests[point.path]
-            missing = yield from missing_file(manifest, restore.folder_of(point, manifest))
-            if missing is not None:
-                damaged[point.path] = missing
+        point = log.recovery_point(newest)
+        yield from look(point)
+        yield from look(newest.hold.from_ if newest.hold else None)
+        if point is not None and point.path in damaged:
+            for ref in sorted(log.kept(newest), key=lambda ref: -ref.id):
+                yield from look(ref)
+                if ref.id < point.id and ref.path not in damaged:
+                    break
     return LogRead(newest, highest_checkpoint(listed), manifests, damaged)
 
 

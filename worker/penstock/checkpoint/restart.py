@@ -22,6 +22,10 @@ class Restarts:
         self._same: tuple[str | None, ...] | None = None
         self._same_count = 0
 
+    def apply(self, strategy: RestartStrategy) -> None:
+        """Another strategy is in force; what failed so far still counts."""
+        self._strategy = strategy
+
     @property
     def count(self) -> int:
         """Failures so far."""

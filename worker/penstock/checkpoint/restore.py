@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from penstock.core.chains import operator_parallelism
 from penstock.core.descriptors import KEYED_KINDS, StateDescriptor, StateKind
@@ -23,19 +22,6 @@ from penstock.core.snapshots import KeyedSource, OperatorRestore, RestorePlan
 
 IsReadable = Callable[[StateDescriptor, StateDescriptor], bool]
 """Whether code that declares the second reads what was written under the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreFrom:
-    """A snapshot that a person named; without `snapshot` the job starts empty.
-
-    `rename` is old uid → new uid. `allow_non_restored` lets state without a taker be left behind.
-    """
-
-    snapshot: SnapshotRef | None = None
-    manifest: Manifest | None = None
-    rename: Mapping[OperatorId, OperatorId] = field(default_factory=dict)
-    allow_non_restored: bool = False
 
 
 def is_same_type(old: StateDescriptor, new: StateDescriptor) -> bool:

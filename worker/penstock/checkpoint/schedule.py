@@ -15,25 +15,34 @@ class Demand(IntEnum):
 
     PERIODIC = 0
     ORDERED = 1
-    FINAL = 2
-    SAVEPOINT = 3
-    BEHIND = 4
+    RESCALE = 2
+    """The next attempt begins from it at another parallelism."""
+    FINAL = 3
+    SAVEPOINT = 4
+    BEHIND = 5
     """The checkpoint behind a savepoint, without which the savepoint does not count."""
-    STOP = 5
+    STOP = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One checkpoint to be taken; `request_id` says who asked, `drain` belongs to a stop."""
+    """One checkpoint to be taken; `request_id` says who asked, `drain` belongs to a stop and
+    `parallelism`, the wanted one, to a change of it."""
 
     demand: Demand
     request_id: str | None = None
     drain: bool = False
+    parallelism: int = 0
 
     @property
     def to_savepoint(self) -> bool:
         """Whether its files go to a savepoint's folder."""
         return self.demand in (Demand.SAVEPOINT, Demand.STOP)
+
+    @property
+    def lets_nothing_follow(self) -> bool:
+        """Whether no record is processed after its barrier."""
+        return self.demand in (Demand.STOP, Demand.RESCALE)
 
 
 class Schedule:
@@ -44,6 +53,18 @@ class Schedule:
         self._queue: list[Wanted] = []
         self._last_start_ms = 0
         self._last_end_ms = 0
+
+    def apply(self, settings: CheckpointSettings) -> None:
+        """Other settings are in force."""
+        self._settings = settings
+
+    def queued(self, demand: Demand) -> list[Wanted]:
+        """What was ordered for this reason and not begun."""
+        return [wanted for wanted in self._queue if wanted.demand is demand]
+
+    def withdraw(self, wanted: Wanted) -> None:
+        """An order is not to be carried out any more."""
+        self._queue.remove(wanted)
 
     def order(self, wanted: Wanted) -> Wanted | None:
         """Queue an order. When there are too many, the least important is dropped and returned."""
@@ -56,12 +77,19 @@ class Schedule:
         return dropped
 
     def next(
-        self, now_ms: int, *, holds: bool, savepoint_waits: bool, is_final: bool
+        self,
+        now_ms: int,
+        *,
+        holds: bool,
+        savepoint_waits: bool,
+        is_final: bool,
+        is_awaited: bool,
     ) -> Wanted | None:
         """What to take now.
 
         `holds`: commits are held, so savepoints wait. `savepoint_waits`: one is taken and needs a
-        completed checkpoint behind it. `is_final`: all input was read to its end.
+        completed checkpoint behind it. `is_final`: all input was read to its end. `is_awaited`: a
+        completed one makes firm what could still be taken back, so none waits for the clock.
         """
         candidates = [
             wanted
@@ -72,7 +100,7 @@ class Schedule:
             candidates.append(Wanted(Demand.FINAL if is_final else Demand.BEHIND))
         elif is_final:
             candidates.append(Wanted(Demand.FINAL))
-        elif self._is_due(now_ms):
+        elif is_awaited or self._is_due(now_ms):
             candidates.append(Wanted(Demand.PERIODIC))
         return max(candidates, key=lambda w: w.demand, default=None)
 

@@ -82,6 +82,7 @@ class End:
     """How a run ended; `committed` once no sink has anything left to commit.
 
     `savepoint` is the folder that gets `go_on_from`'s manifest as its own after this entry.
+    `deletes`: once all is committed no checkpoint is kept, as a cancel was told.
     """
 
     kind: EndKind
@@ -89,6 +90,7 @@ class End:
     committed: bool = False
     savepoint: str | None = None
     reason: str | None = None
+    deletes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Entry:
                 "committed": self.end.committed,
                 "savepoint": self.end.savepoint,
                 "reason": self.end.reason,
+                **({"deletes": True} if self.end.deletes else {}),
             },
             "settings": self.settings,
         }
@@ -197,6 +200,7 @@ class Entry:
                     committed=end["committed"],
                     savepoint=end["savepoint"],
                     reason=end["reason"],
+                    deletes=end.get("deletes", False),
                 ),
                 settings=body["settings"],
             )

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +39,9 @@ from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.order_desk import OrderDesk
 from penstock.runtime.page import render
 from penstock.runtime.pdeathsig import die_with_parent
-from penstock.runtime.program import Program, load_program
+from penstock.runtime.program import Program, load_program, sinks_without_transactions
 from penstock.runtime.rest import make_app
+from penstock.spec.live import with_live
 from penstock.spec.orders import JobStatus
 from penstock.state.schemas import is_readable
 from penstock.storage.location import check_writable, open_store
@@ -98,14 +99,17 @@ class _Service:
             savepoints_url=savepoints.url,
             adopt=config.adopt,
         )
+        manifest = program.manifest
         core = JobCoordinator(
             identity,
             program.graph,
-            checkpoint_settings(program.manifest),
+            checkpoint_settings(manifest),
             is_readable=is_readable,
+            read_settings=lambda live: checkpoint_settings(with_live(manifest, live)),
         )
-        self._shell = Shell(core, self._storage, self._workers, self._clock)
+        self._shell = Shell(core, self._storage, self._workers, self._limits, self._clock)
         self._desk = OrderDesk(self._shell, self._storage, program)
+        self._holds_not = sinks_without_transactions(program)
 
     async def run(self) -> HasStoodDown:
         config, shell = self._config, self._shell
@@ -137,11 +141,14 @@ class _Service:
             except Retryable as e:
                 log.warning("store", error=e.what, where=e.where)
 
+    def _limits(self, live: Mapping[str, Any]) -> WorkerLimits:
+        worker = with_live(self._program.manifest, live).spec.worker
+        return WorkerLimits(worker.heartbeat_timeout_ms, worker.progress_timeout_ms)
+
     def _workers(self, shell: Shell) -> Workers:
-        worker = self._program.manifest.spec.worker
         return Workers(
             token=self._config.token.encode(),
-            limits=WorkerLimits(worker.heartbeat_timeout_ms, worker.progress_timeout_ms),
+            limits=self._limits({}),
             graph=self._program.graph,
             emit=shell.emit,
             heard=lambda worker, beat: shell.view.heard(worker, beat, self._clock.now_ms()),
@@ -181,6 +188,7 @@ class _Service:
             parallelism=self._program.manifest.spec.parallelism,
             workers=self._shell.workers.connected,
             requests=self._desk.statuses(),
+            holds_not=self._holds_not,
             checkpoints_url=self._storage.checkpoints.url,
             savepoints_url=self._storage.savepoints.url,
         )

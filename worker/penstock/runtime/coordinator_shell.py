@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -20,7 +20,7 @@ from penstock.core.errors import PenstockError, Rejected, Retryable
 from penstock.core.failure import Failure
 from penstock.core.manifest import Manifest
 from penstock.runtime.clock import Clock
-from penstock.runtime.coordinator_workers import Workers
+from penstock.runtime.coordinator_workers import WorkerLimits, Workers
 from penstock.runtime.job_storage import JobStorage, put_manifest
 from penstock.runtime.job_view import JobView
 from penstock.runtime.logs import get_logger
@@ -34,6 +34,9 @@ Order: TypeAlias = (
     | events.CheckpointOrdered
     | events.StopOrdered
     | events.CancelOrdered
+    | events.RescaleOrdered
+    | events.SettingsOrdered
+    | events.DisposeOrdered
 )
 
 TICK_S = 0.05
@@ -58,9 +61,12 @@ class Shell:
         core: JobCoordinator,
         storage: JobStorage,
         make_workers: Callable[[Shell], Workers],
+        limits_of: Callable[[Mapping[str, Any]], WorkerLimits],
         clock: Clock,
     ) -> None:
+        """`limits_of` says what live settings mean for workers."""
         self._core = core
+        self._limits_of = limits_of
         self._storage = storage
         self._clock = clock
         self.view = JobView(started_ms=clock.now_ms())
@@ -140,6 +146,8 @@ class Shell:
             self.view.saw_event(event, self._clock.now_ms())
             for effect in self._core.handle(event):
                 self._execute(effect)
+            if isinstance(event, events.LogRead):
+                self.has_read_log.set()
 
     async def _close(self, loops: set[asyncio.Task[None]]) -> None:
         self._closing.set()
@@ -167,6 +175,10 @@ class Shell:
                 self._begin(self._delete_snapshot(effect))
             case effects.DeleteFiles():
                 self._begin(self._delete_files(effect))
+            case effects.DisposeSavepoint():
+                self._begin(self._dispose(effect))
+            case effects.ApplySettings(live=live):
+                self.workers.limits = self._limits_of(live)
             case effects.Prepare():
                 self.workers.prepare(effect)
             case effects.Run():
@@ -202,7 +214,6 @@ class Shell:
             )
 
         self.emit(await self.in_thread(read))
-        self.has_read_log.set()
 
     async def _append(self, effect: effects.Append) -> None:
         def put() -> log.Won | log.Lost:
@@ -243,6 +254,11 @@ class Shell:
         store = self._storage.checkpoints
         await self._until_done(lambda: store.delete(effect.paths), Retryable, Rejected)
         self.emit(events.SnapshotDeleted(effect.snapshot))
+
+    async def _dispose(self, effect: effects.DisposeSavepoint) -> None:
+        store = self._storage.savepoints
+        await self._until_done(lambda: store.delete(effect.paths), Retryable, Rejected)
+        self.emit(events.SavepointDisposed(effect.request_id))
 
     async def _delete_files(self, effect: effects.DeleteFiles) -> None:
         store = self._storage.savepoints if effect.savepoints else self._storage.checkpoints

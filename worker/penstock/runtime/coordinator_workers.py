@@ -55,6 +55,7 @@ class Workers:
     """The workers of one job.
 
     `emit` takes events and `heard` heartbeats, both on the loop's thread; `now_ms` never goes back.
+    `limits` may change at any time.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Workers:
         heard: Callable[[WorkerId, Heartbeat], None],
         now_ms: Callable[[], int],
     ) -> None:
+        self.limits = limits
         self._token = token
-        self._limits = limits
         self._graph = graph
         self._graph_json = graph.to_json()
         self._emit = emit
@@ -105,7 +106,7 @@ class Workers:
             self._send(Heartbeat(AttemptNumber(0), 0))
         for worker in list(self._connected.values()):
             silent_ms = now_ms - worker.heard_ms
-            if silent_ms > self._limits.heartbeat_timeout_ms:
+            if silent_ms > self.limits.heartbeat_timeout_ms:
                 worker.stream.close()
                 self._leave(worker, f"nothing heard of it for {silent_ms / 1000:.0f} s")
             else:
@@ -145,7 +146,7 @@ class Workers:
         beat = worker.heartbeat
         if beat is None or beat.attempt == worker.stuck_in:
             return
-        if beat.progress_age_ms > self._limits.progress_timeout_ms:
+        if beat.progress_age_ms > self.limits.progress_timeout_ms:
             worker.stuck_in = beat.attempt
             failure = Failure(
                 f"worker {worker.id} made no progress for {beat.progress_age_ms / 1000:.0f} s",

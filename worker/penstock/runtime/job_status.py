@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from penstock.checkpoint.log import recovery_point
+from penstock.checkpoint.opening import LIVE
+from penstock.checkpoint.rescaling import Outcome, rescale_of
+from penstock.checkpoint.start import RESTORE_ID
 from penstock.core.chains import chains, operator_parallelism
 from penstock.core.graph import JobGraph
 from penstock.core.ids import JobId, WorkerId
+from penstock.core.log import Entry, SnapshotRef
 from penstock.network.frames import OperatorMetrics
+from penstock.runtime.job_storage import is_url
 from penstock.runtime.job_view import (
     CheckpointRecord,
     CheckpointStatus,
@@ -14,9 +20,11 @@ from penstock.runtime.job_view import (
 )
 from penstock.spec.orders import (
     ErrorStatus,
+    HoldStatus,
     JobStatus,
     OperatorStatus,
     RequestStatus,
+    RescaleStatus,
     SnapshotStatus,
     WorkerStatus,
 )
@@ -34,11 +42,15 @@ def job_status(
     parallelism: int,
     workers: list[WorkerId],
     requests: tuple[RequestStatus, ...],
+    holds_not: tuple[str, ...],
     checkpoints_url: str,
     savepoints_url: str,
 ) -> JobStatus:
     """The whole job at this moment. `parallelism` is the manifest's, for a job that never ran."""
-    attempt = None if view.newest is None else view.newest.attempt
+    newest = view.newest
+    attempt = None if newest is None else newest.attempt
+    settings = {} if newest is None else newest.settings
+    end = None if newest is None else newest.end
     restored = attempt.restored_from if attempt else None
     width = attempt.parallelism if attempt else parallelism
     return JobStatus(
@@ -55,6 +67,14 @@ def job_status(
         last_checkpoint=_last(view, checkpoints_url, savepoint=False),
         last_savepoint=_last(view, savepoints_url, savepoint=True),
         restored_from=restored.path if restored else None,
+        next_restore=_folder_url(recovery_point(newest) if newest else None, checkpoints_url),
+        restore_id=settings.get(RESTORE_ID),
+        completed_in_attempt=view.completed_in_attempt,
+        hold=_hold(view, checkpoints_url),
+        holds_not=holds_not,
+        rescale=_rescale(newest),
+        settings=settings.get(LIVE, {}),
+        end_reason=end.reason if end else None,
         workers=tuple(
             WorkerStatus(id=worker, progress_age_ms=view.progress_age_ms(worker))
             for worker in workers
@@ -63,6 +83,39 @@ def job_status(
         last_error=_error(view.failures[-1]) if view.failures else None,
         requests=requests,
     )
+
+
+def _hold(view: JobView, root_url: str) -> HoldStatus | None:
+    hold = view.newest.hold if view.newest else None
+    if hold is None:
+        return None
+    return HoldStatus(
+        after=hold.after,
+        stable=hold.stable,
+        completed=view.completed_in_attempt,
+        path=_folder_url(hold.from_, root_url) or "",
+    )
+
+
+def _rescale(newest: Entry | None) -> RescaleStatus | None:
+    found = rescale_of(newest)
+    if found is None or found.outcome is not Outcome.DONE:
+        return None
+    return RescaleStatus(
+        request_id=found.request_id,
+        from_parallelism=len(found.former),
+        to_parallelism=found.parallelism,
+        key_groups_moved=found.key_groups_moved,
+        bytes_moved=found.bytes_moved,
+        pause_ms=found.pause_ms,
+    )
+
+
+def _folder_url(ref: SnapshotRef | None, root_url: str) -> str | None:
+    """The folder of a snapshot, as `restore.from` takes it."""
+    if ref is None:
+        return None
+    return (ref.path if is_url(ref.path) else f"{root_url}/{ref.path}").rpartition("/")[0]
 
 
 def _operators(view: JobView, graph: JobGraph, parallelism: int) -> tuple[OperatorStatus, ...]:

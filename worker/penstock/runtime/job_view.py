@@ -6,11 +6,13 @@ Keeps nothing that decisions are made from. REST, metrics, the page and the live
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from penstock.checkpoint import effects, events
+from penstock.checkpoint.rescaling import trying
 from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
 from penstock.core.log import EndKind, Entry, EntryKind
@@ -106,6 +108,7 @@ class JobView:
     restarts: int = 0
     checkpoints: deque[CheckpointRecord] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
     checkpoints_completed: int = 0
+    completed_in_attempt: int = 0
     checkpoints_failed: int = 0
     failures: deque[FailureRecord] = field(default_factory=lambda: deque(maxlen=FAILURES_MAX))
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES_MAX))
@@ -173,8 +176,9 @@ class JobView:
                 self._won(entry, now_ms)
             case events.EntryLost(newest=entry):
                 self.newest = entry
-            case events.LogRead(newest=newest):
+            case events.LogRead(newest=newest, manifests=manifests):
                 self.newest = newest
+                self._found(manifests)
             case events.SubtaskAcked(checkpoint=id, bytes_new=bytes_new):
                 if record := self._in_progress(id):
                     record.acknowledged += 1
@@ -223,6 +227,25 @@ class JobView:
             case _:
                 pass
 
+    def _found(self, manifests: Mapping[str, Manifest]) -> None:
+        """Completed checkpoints that an earlier coordinator took: what the log keeps of them."""
+        known = {record.id for record in self.checkpoints}
+        retained = self.newest.retained if self.newest else ()
+        for ref in sorted(retained, key=lambda ref: ref.id):
+            manifest = manifests.get(ref.path)
+            if manifest is not None and ref.id not in known:
+                self.checkpoints.append(
+                    CheckpointRecord(
+                        ref.id,
+                        savepoint=False,
+                        started_ms=manifest.at_ms - manifest.duration_ms,
+                        status=CheckpointStatus.COMPLETED,
+                        ended_ms=manifest.at_ms,
+                        size_bytes=manifest.size_bytes,
+                        path=ref.path,
+                    )
+                )
+
     def _sample(self, now_ms: int) -> None:
         if self._samples and now_ms - self._samples[-1][0] < _SAMPLE_EVERY_MS:
             return
@@ -235,10 +258,13 @@ class JobView:
         self.newest = entry
         if entry.kind is EntryKind.OPENED:
             self.ended_ms = None
-            self.restarts += before is not None and before.end is None
+            self.completed_in_attempt = 0
+            is_rescale = trying(entry) is not None
+            self.restarts += before is not None and before.end is None and not is_rescale
             for record in self.checkpoints:
                 self._failed(record.id, "its attempt failed", now_ms)
             return
+        self.completed_in_attempt += entry.kind is EntryKind.COMPLETED
         for ref in entry.retained:
             self._completed(ref.id, now_ms, ref.path)
         if entry.end is not None:
@@ -269,7 +295,7 @@ class JobView:
                 folder=effect.savepoint,
             )
         )
-        if effect.stop:
+        if effect.stop and effect.savepoint is not None:
             self.phase = JobPhase.STOPPING
 
     def _failed(self, id: CheckpointId, reason: str, now_ms: int) -> None:

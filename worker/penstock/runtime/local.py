@@ -32,6 +32,7 @@ from penstock.spec.orders import (
     CancelOrder,
     JobPhase,
     JobStatus,
+    Origin,
     RequestPhase,
     RequestStatus,
     StartOrder,
@@ -216,6 +217,8 @@ class LocalRun:
                 where=f"the newest snapshot of {self.job}",
                 fix=f"give at most {limit}; key groups are fixed for the job's life",
             )
+        if self.manifest.spec.restore.allow_older:
+            return  # the coordinator takes an older one
         older = [ref for ref in entry.retained if ref.id < point.id]
         whole_snapshot(storage, point, sorted(older, key=lambda ref: -ref.id))
 
@@ -332,8 +335,9 @@ class LocalRun:
 
     async def _start(self, run: _Run, before: JobStatus) -> None:
         spec = self.manifest.spec
-        restore = spec.restore
+        origin, restore = Origin.LOG, spec.restore
         if self._config.restore is not None:
+            origin = Origin.RESTORE
             restore = Restore.model_validate(
                 {**restore.model_dump(by_alias=True, mode="json"), "from": self._config.restore}
             )
@@ -341,6 +345,7 @@ class LocalRun:
             request_id=f"start-{run.id}",
             after=before.log_seq,
             revision=self._revision(run),
+            origin=origin,
             parallelism=spec.parallelism,
             max_parallelism=spec.max_parallelism,
             restore=restore,

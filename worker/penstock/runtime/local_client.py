@@ -58,7 +58,10 @@ class LocalClient:
         try:
             headers = {"Authorization": f"Bearer {self.token}"}
             connection.request(method, f"/penstock/v1/{path}", body, headers)
-            answer = json.loads(connection.getresponse().read())
+            response = connection.getresponse()
+            if response.getheader("Retry-After"):
+                raise ConnectionError("it was started again, and reads the job's log")
+            answer = json.loads(response.read())
         finally:
             connection.close()
         if isinstance(answer.get("error"), dict):

@@ -9,28 +9,42 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from penstock.checkpoint import events
-from penstock.checkpoint.restore import RestoreFrom
+from penstock.checkpoint import events, start
+from penstock.checkpoint import origin as begins
 from penstock.core import paths
-from penstock.core.errors import PenstockError, Rejected
+from penstock.core.errors import PenstockError, Rejected, Retryable
 from penstock.core.ids import CheckpointId, OperatorId
-from penstock.core.log import EndKind
+from penstock.core.log import EndKind, Entry
 from penstock.runtime import snapshot_files
-from penstock.runtime.coordinator_shell import Shell
+from penstock.runtime.coordinator_shell import Order, Shell
 from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.program import Program, has_unread
 from penstock.spec.orders import (
     CancelOrder,
     CheckpointOrder,
+    DisposeOrder,
+    Origin,
     RequestPhase,
     RequestStatus,
+    RescaleOrder,
     SavepointOrder,
+    SettingsOrder,
     StartOrder,
     StopOrder,
+    restore_id_of,
 )
-from penstock.spec.parts.snapshots import Restore
+from penstock.spec.parts.snapshots import Restore, RestorePolicy
 
-AnyOrder: TypeAlias = StartOrder | SavepointOrder | CheckpointOrder | StopOrder | CancelOrder
+AnyOrder: TypeAlias = (
+    StartOrder
+    | SavepointOrder
+    | CheckpointOrder
+    | StopOrder
+    | CancelOrder
+    | RescaleOrder
+    | SettingsOrder
+    | DisposeOrder
+)
 
 KINDS: dict[type[AnyOrder], str] = {
     StartOrder: "start",
@@ -38,6 +52,9 @@ KINDS: dict[type[AnyOrder], str] = {
     CheckpointOrder: "checkpoint",
     StopOrder: "stop",
     CancelOrder: "cancel",
+    RescaleOrder: "rescale",
+    SettingsOrder: "settings",
+    DisposeOrder: "dispose",
 }
 
 
@@ -62,6 +79,8 @@ class OrderDesk:
         Raises:
             PenstockError: it was refused before the core was asked; it may be sent again.
         """
+        if not self.has_read_log:
+            raise LogIsBeingRead
         request = self._requests.get(order.request_id)
         if request is None:
             task = asyncio.create_task(self._carry_out(order))
@@ -72,6 +91,11 @@ class OrderDesk:
             self._requests.pop(order.request_id, None)
             request.task.result()
         return self._status(order.request_id, request)
+
+    @property
+    def has_read_log(self) -> bool:
+        """Whether anything can be told or ordered."""
+        return self._shell.has_read_log.is_set()
 
     def status(self, request_id: str) -> RequestStatus | None:
         """What became of a request; None when it is not known here."""
@@ -121,16 +145,8 @@ class OrderDesk:
             error=None if answer.ok else str(answer.detail.get("error", "refused")),
         )
 
-    async def _event(
-        self, order: AnyOrder
-    ) -> (
-        events.StartOrdered
-        | events.SavepointOrdered
-        | events.CheckpointOrdered
-        | events.StopOrdered
-        | events.CancelOrdered
-        | None
-    ):
+    async def _event(self, order: AnyOrder) -> Order | None:
+        """What the core is told; None when there is nothing to do."""
         match order:
             case StartOrder():
                 return await self._start(order)
@@ -141,40 +157,56 @@ class OrderDesk:
                 return events.CheckpointOrdered(request_id)
             case StopOrder(request_id=request_id, drain=drain):
                 return events.StopOrdered(request_id, drain)
-            case CancelOrder(request_id=request_id):
-                return events.CancelOrdered(request_id)
+            case CancelOrder(request_id=request_id, retain=retain):
+                return events.CancelOrdered(request_id, retain)
+            case RescaleOrder(request_id=request_id, parallelism=parallelism):
+                return events.RescaleOrdered(request_id, parallelism)
+            case SettingsOrder(request_id=request_id, settings=settings):
+                return events.SettingsOrdered(request_id, settings)
+            case DisposeOrder(request_id=request_id, path=path):
+                folder, manifest = await self._shell.in_thread(
+                    lambda: snapshot_files.savepoint_at(self._storage, path)
+                )
+                return events.DisposeOrdered(request_id, folder, manifest)
 
     async def _start(self, order: StartOrder) -> events.StartOrdered | None:
         """None when there is nothing to run: all was read to its end, and nothing came since."""
+        entry = await self._shell.in_thread(lambda: snapshot_files.read_newest_entry(self._storage))
         restore = order.restore or Restore()
-        allow_non_restored = self._program.manifest.spec.upgrade.allow_non_restored_state
-        goes_on = restore.from_.lower() == snapshot_files.LATEST
-        if goes_on and await self._shell.in_thread(self._has_finished_for_good):
-            return None
-        source: RestoreFrom | None = None
-        if not goes_on or restore.rename or allow_non_restored:
+        source: begins.RestoreFrom | None = None
+        is_new = start.has_seen(entry, order.after)  # else the core answers without looking further
+        if is_new and _is_named(order, entry):
             found = await self._shell.in_thread(
                 lambda: snapshot_files.resolve(self._storage, restore.from_)
             )
-            source = RestoreFrom(
-                snapshot=found.ref if found else None,
-                manifest=found.manifest if found else None,
-                rename={OperatorId(k): OperatorId(v) for k, v in restore.rename.items()},
-                allow_non_restored=allow_non_restored,
+            source = begins.RestoreFrom(
+                snapshot=found.ref if found else None, manifest=found.manifest if found else None
             )
+        elif is_new and _goes_on(order) and entry is not None:
+            newest = entry
+            if await self._shell.in_thread(lambda: self._has_finished_for_good(newest)):
+                return None
         return events.StartOrdered(
             request_id=order.request_id,
             after=order.after,
             revision=order.revision,
             parallelism=order.parallelism,
             max_parallelism=order.max_parallelism,
+            origin=begins.Origin(order.origin.value),
             restore=source,
+            restore_id=restore_id_of(order.restore) if order.restore else None,
+            rules=begins.RestoreRules(
+                rename={OperatorId(k): OperatorId(v) for k, v in restore.rename.items()},
+                allow_non_restored=self._program.manifest.spec.upgrade.allow_non_restored_state,
+                allow_empty=restore.policy is RestorePolicy.ALLOW_EMPTY,
+                allow_older=restore.allow_older,
+            ),
             hold_stable=order.hold,
+            live=order.settings,
         )
 
-    def _has_finished_for_good(self) -> bool:
-        entry = snapshot_files.read_newest_entry(self._storage)
-        if entry is None or entry.end is None or entry.end.kind is not EndKind.FINISHED:
+    def _has_finished_for_good(self, entry: Entry) -> bool:
+        if entry.end is None or entry.end.kind is not EndKind.FINISHED:
             return False
         if not entry.end.committed or entry.end.go_on_from is None:
             return False
@@ -192,5 +224,31 @@ class OrderDesk:
             case CheckpointOrder() if isinstance(number := detail.get("checkpoint"), int):
                 folder = paths.checkpoint_folder(self._storage.job, CheckpointId(number))
                 return f"{self._storage.checkpoints.url}/{folder}".rstrip("/")
+            case DisposeOrder() if isinstance(url := detail.get("path"), str):
+                return url
             case _:
                 return None
+
+
+class LogIsBeingRead(Retryable):
+    """Nothing can be told or ordered yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the coordinator has just begun, and reads the job's log",
+            where="coordinator",
+            fix="ask again in a moment",
+        )
+
+
+def _goes_on(order: StartOrder) -> bool:
+    return order.origin in (Origin.LOG, Origin.RESTORE)
+
+
+def _is_named(order: StartOrder, entry: Entry | None) -> bool:
+    """Whether the order says which snapshot, and it is to be obeyed now."""
+    if order.restore is None or order.restore.from_.lower() == snapshot_files.LATEST:
+        return False
+    if order.origin is Origin.LOG:
+        return start.is_restore_due(entry, restore_id_of(order.restore))
+    return order.origin is Origin.RESTORE

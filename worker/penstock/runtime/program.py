@@ -11,7 +11,7 @@ from penstock.core.errors import PenstockError, Rejected
 from penstock.core.graph import JobGraph
 from penstock.core.handles import SubtaskSnapshot
 from penstock.core.manifest import Manifest
-from penstock.dataflow.connector import Source, SourceContext, SourceState
+from penstock.dataflow.connector import Sink, Source, SourceContext, SourceState
 from penstock.dataflow.nodes import SOURCE_KNOWN, SOURCE_POSITION
 from penstock.dataflow.stream import Environment
 from penstock.runtime.clock import Clock
@@ -64,6 +64,15 @@ def built(bound: BoundJob) -> Environment:
         ) from e
     environment.graph()
     return environment
+
+
+def sinks_without_transactions(program: Program) -> tuple[str, ...]:
+    """The sinks that write at once: they cannot hold anything back."""
+    return tuple(
+        str(node.id)
+        for node in program.environment.nodes()
+        if isinstance(node.runs, Sink) and not node.runs.exactly_once
+    )
 
 
 def has_unread(program: Program, finished: Manifest) -> bool:

@@ -15,13 +15,16 @@ from pydantic import ValidationError
 from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.runtime.flink_rest import FlinkRest
 from penstock.runtime.logs import get_logger
-from penstock.runtime.order_desk import AnyOrder, OrderDesk
+from penstock.runtime.order_desk import AnyOrder, LogIsBeingRead, OrderDesk
 from penstock.spec.orders import (
     CancelOrder,
     CheckpointOrder,
+    DisposeOrder,
     JobStatus,
     RequestPhase,
+    RescaleOrder,
     SavepointOrder,
+    SettingsOrder,
     StartOrder,
     StopOrder,
 )
@@ -58,6 +61,9 @@ def make_app(
             web.post("/penstock/v1/cancel", ours.post(CancelOrder)),
             web.post("/penstock/v1/savepoints", ours.post(SavepointOrder)),
             web.post("/penstock/v1/checkpoints", ours.post(CheckpointOrder)),
+            web.post("/penstock/v1/rescale", ours.post(RescaleOrder)),
+            web.post("/penstock/v1/settings", ours.post(SettingsOrder)),
+            web.post("/penstock/v1/dispose", ours.post(DisposeOrder)),
             *flink.routes(),
         ]
     )
@@ -80,6 +86,8 @@ class _OwnRest:
         self._status = status
 
     async def get_status(self, _: web.Request) -> web.Response:
+        if not self._desk.has_read_log:  # nobody may take it for a job that never ran
+            raise LogIsBeingRead
         return web.Response(text=self._status().model_dump_json(), content_type="application/json")
 
     async def get_request(self, request: web.Request) -> web.Response:
@@ -146,6 +154,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(e, 400, request)
     except Corrupt as e:
         return _error(e, 422, request)
+    except LogIsBeingRead as e:
+        response = _error(e, 503, request)
+        response.headers["Retry-After"] = "1"
+        return response
     except PenstockError as e:
         return _error(e, 503, request)
     except web.HTTPException as e:

@@ -147,6 +147,30 @@ def resolve(storage: JobStorage, wanted: str) -> FoundSnapshot | None:
     return _by_location(storage, text)
 
 
+def savepoint_at(storage: JobStorage, text: str) -> tuple[str, Manifest | None]:
+    """A folder of this job's savepoints' storage, relative to its root, by name, path or URL; and the
+    manifest that stands in it, None when there is none.
+
+    Raises:
+        Rejected: it lies elsewhere.
+        Corrupt: there is something else than a manifest.
+    """
+    store, ending = storage.savepoints, f"/{paths.METADATA}"
+    for url in _possible_urls(storage, text.rstrip("/")):
+        found, path = storage.locate(url)
+        folder = path.removesuffix(ending)
+        if found is not store or "/" in folder or folder in ("", ".", ".."):
+            continue
+        data = store.get(folder + ending)
+        where = f"{store.url}/{folder}{ending}"
+        return folder, None if data is None else Manifest.from_bytes(data, path=where)
+    raise Rejected(
+        f"{text} is no folder of the job's savepoints",
+        where=store.url,
+        fix="name one that penstock snapshots lists; what was copied elsewhere is yours to delete",
+    )
+
+
 def snapshots(storage: JobStorage) -> Iterator[FoundSnapshot]:
     """Readable snapshots of this job, checkpoints newest first, then savepoints; not verified."""
     for ref in _own(read_newest_entry(storage)):

@@ -48,6 +48,8 @@ FIELD_CLASSES: Mapping[str, FieldClass] = MappingProxyType(
         "checkpoints.storage": FieldClass.FORBIDDEN,
         "checkpoints.mode": FieldClass.UPGRADE,
         "savepoints": FieldClass.LIVE,
+        # A coordinator writes where it was started to write.
+        "savepoints.storage": FieldClass.UPGRADE,
         "storageCredentials": FieldClass.UPGRADE,
         "upgrade": FieldClass.IGNORE,
         "rescale": FieldClass.IGNORE,

@@ -8,7 +8,6 @@ The same request id gets the same answer.
 from __future__ import annotations
 
 import hashlib
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -44,6 +43,8 @@ class Origin(StrEnum):
     LOG = "Log"
     """The newest of the job's log; `restore` when the log has no snapshot, or when `restore` is
     another than the one that the newest opening obeyed."""
+    RESTORE = "Restore"
+    """What `restore` says, whatever the log has: a person's wish of this moment."""
     EMPTY = "Empty"
     """Nothing, although there may be state."""
     HOLD = "Hold"
@@ -55,8 +56,8 @@ class StartOrder(Order):
 
     `after` is the number of the newest log entry that the orderer has seen (0: none); if the log has
     gone on, the order is refused. `restore` None means the newest of the job's own log, else empty.
-    `hold` is the number of checkpoints during which sinks hold their commits. `settings` are live
-    ones, as in SettingsOrder.
+    `hold` is the number of checkpoints during which sinks hold their commits; where a hold stands
+    already, what is held stays so. `settings` are live ones, as in SettingsOrder.
     """
 
     after: int = Field(default=0, ge=0)
@@ -95,15 +96,16 @@ class CheckpointOrder(Order):
 class RescaleOrder(Order):
     """Run on with another number of workers, which are registered already.
 
-    The answer comes when the new attempt runs, or failed and the old parallelism runs on.
+    The answer comes when the first checkpoint at the new parallelism is complete, which is taken at
+    once; or it failed, and the old parallelism runs on.
     """
 
     parallelism: int = Field(ge=1)
 
 
 class SettingsOrder(Order):
-    """Replace the settings that need no restart: fields of class *live* in the manifest's own form,
-    as in `{"checkpoints": {"interval": "5s"}, "restart": {…}, "worker": {"progressTimeout": "5m"}}`.
+    """Replace all settings that need no restart: fields of class *live* in the manifest's own form;
+    one that is left out has its default, `{}` are those of the coordinator's manifest. As in `{"checkpoints": {"interval": "5s"}, "restart": {…}, "worker": {"progressTimeout": "5m"}}`.
     """
 
     settings: dict[str, Any]
@@ -255,7 +257,8 @@ class JobStatus(Answer):
     """GET status: the whole job at one moment.
 
     `restore_id` names the manifest's `restore` that the newest opening obeyed (`restore_id_of`);
-    `next_restore` is what a restart would start from. `end_reason` says why a run failed.
+    `next_restore` is the folder of the snapshot that a restart would start from. `end_reason` says
+    why a run failed.
     `holds_not` are the sinks that cannot hold commits. `settings` are the live ones in force.
     """
 
@@ -287,6 +290,8 @@ class JobStatus(Answer):
 
 
 def restore_id_of(restore: Restore) -> str:
-    """Identity of a manifest's `restore`: it acts once for each changed value."""
-    text = json.dumps(restore.model_dump(mode="json", by_alias=True), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:RESTORE_ID_LENGTH]
+    """Identity of a manifest's `restore`: it acts once for each changed `from`.
+
+    A new `policy` or `rename` beside an old path must not rewind the job to it.
+    """
+    return hashlib.sha256(restore.from_.encode()).hexdigest()[:RESTORE_ID_LENGTH]

@@ -11,9 +11,7 @@ WITHOUT_EFFECT = {
     "checkpoints.maxConcurrent": "one at a time",
     "savepoints.schedule": "savepoints are taken when they are asked for",
     "savepoints.keep": "savepoints stay until a person deletes them",
-    "restore.policy": "a job without snapshots starts empty",
     "restore.claimMode": "files of others are never touched, as with NoClaim",
-    "restore.allowOlder": "an older checkpoint is taken only when it is named",
     "errors": "a record whose processing raises fails the attempt, as with Fail",
 }
 """By path below `spec`: what happens instead."""
