@@ -208,7 +208,8 @@ def restores(mib: int) -> dict[str, Any]:
             again.close()
 
         def from_store() -> None:
-            restored(Path(fetch(sent.storage, source, folder / "fetched")), "from-store")
+            [fetched] = fetch(sent.storage, [(source, folder / "fetched")])
+            restored(Path(fetched.path), "from-store")
 
         def cp() -> None:
             subprocess.run(["cp", "-r", str(copy), str(folder / "cp")], check=True)

@@ -10,7 +10,7 @@ import pytest
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import CheckpointId, JobId, OperatorId, SubtaskId
 from penstock.core.keygroups import KeyGroupRange
-from penstock.core.snapshots import KeyedSource, OperatorPart, OperatorRestore
+from penstock.core.snapshots import OperatorPart
 from penstock.network import frames
 from penstock.runtime.transfers import LocalCopies
 
@@ -21,11 +21,6 @@ FILES = tuple(
     for name, data in CONTENT.items()
 )
 HANDLE = KeyedHandle(KeyedFormat.ROCKSDB, KeyGroupRange(0, 64), FILES)
-
-
-def _restore(handle: KeyedHandle, checkpoint: int = 4) -> OperatorRestore:
-    source = KeyedSource(handle, handle.groups, "counting/")
-    return OperatorRestore(keyed=(source,), local=f"counting/chk-{checkpoint}/_metadata")
 
 
 @pytest.fixture
@@ -53,19 +48,29 @@ def _keep(
 
 
 def test_the_copy_of_exactly_this_snapshot_is_used(copies: LocalCopies) -> None:
-    path = copies.find(_restore(HANDLE), OPERATOR, 0)
+    path = copies.find(HANDLE)
     assert path is not None
     assert {p.name: p.read_bytes() for p in path.iterdir()} == CONTENT
 
 
 def test_the_copy_of_another_attempt_is_not_used(copies: LocalCopies) -> None:
     others = tuple(replace(f, path=f.path.replace("/1-", "/2-")) for f in FILES)
-    assert copies.find(_restore(replace(HANDLE, files=others)), OPERATOR, 0) is None
+    assert copies.find(replace(HANDLE, files=others)) is None
 
 
-def test_the_copy_of_another_checkpoint_or_subtask_is_not_used(copies: LocalCopies) -> None:
-    assert copies.find(_restore(HANDLE, checkpoint=5), OPERATOR, 0) is None
-    assert copies.find(_restore(HANDLE), OPERATOR, 1) is None
+def test_the_copy_of_another_checkpoint_is_not_used(copies: LocalCopies) -> None:
+    others = tuple(replace(f, path=f.path.replace("1-4-", "1-5-")) for f in FILES)
+    assert copies.find(replace(HANDLE, files=others)) is None
+
+
+def test_the_copy_of_another_range_is_not_used(copies: LocalCopies) -> None:
+    assert copies.find(replace(HANDLE, groups=KeyGroupRange(0, 65))) is None
+
+
+def test_what_is_inline_has_no_copy(copies: LocalCopies) -> None:
+    assert (
+        copies.find(KeyedHandle(KeyedFormat.CANONICAL, KeyGroupRange(0, 64), inline=b"x")) is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,10 +86,10 @@ def test_the_copy_of_another_checkpoint_or_subtask_is_not_used(copies: LocalCopi
     ids=["another byte", "cut", "missing", "one too many", "torn handle", "no handle"],
 )
 def test_a_damaged_copy_is_not_used(copies: LocalCopies, damage: Callable[[Path], None]) -> None:
-    path = copies.find(_restore(HANDLE), OPERATOR, 0)
+    path = copies.find(HANDLE)
     assert path is not None
     damage(path)
-    assert copies.find(_restore(HANDLE), OPERATOR, 0) is None
+    assert copies.find(HANDLE) is None
 
 
 def test_a_number_used_again_has_the_copy_of_the_later_attempt(
@@ -94,7 +99,7 @@ def test_a_number_used_again_has_the_copy_of_the_later_attempt(
     file = FileHandle("chk-4/2-4-CURRENT", len(data), crc32(data), local_name="CURRENT")
     later = replace(HANDLE, files=(file,))
     _keep(copies, tmp_path / "later", later, {"CURRENT": data})
-    path = copies.find(_restore(later), OPERATOR, 0)
+    path = copies.find(later)
     assert path is not None
     assert [p.name for p in path.iterdir()] == ["CURRENT"]
-    assert copies.find(_restore(HANDLE), OPERATOR, 0) is None
+    assert copies.find(HANDLE) is None

@@ -40,8 +40,8 @@ def test_a_download_for_an_attempt_that_ended_is_not_given_to_the_child_that_com
     to_run = _prepare(commit_only=False)
     to_commit = _prepare(commit_only=True)
     supervisor._child = _Child(process=None, control=ControlSocket(ours), plan=to_commit)  # type: ignore[arg-type]
-    supervisor._fetched(to_run, to_run)
-    supervisor._fetched(to_commit, to_commit)
+    supervisor._fetched(to_run, to_run, 0)
+    supervisor._fetched(to_commit, to_commit, 0)
     ours.close()
     heard = ControlSocket(theirs)
     assert [f.commit_only for f in iter(heard.receive, None)] == [True]

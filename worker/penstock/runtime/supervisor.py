@@ -44,7 +44,7 @@ from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.orphans import reap_orphans
 from penstock.runtime.pairing import Pairing
 from penstock.runtime.pdeathsig import NO_PIPE, PARENT_PIPE_VARIABLE, die_with_parent
-from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, fetch
+from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, bring
 from penstock.spec.loading import load_manifest
 from penstock.spec.streamjob import StreamJob
 from penstock.storage.files import os_errors_translated
@@ -72,6 +72,7 @@ class _Child:
     plan: frames.Prepare | None = None
     is_fetching: bool = False
     """Its state is still being downloaded: it has nothing to make progress with."""
+    fetched_bytes: int = 0
     heard_s: float = field(default_factory=time.monotonic)
     metrics: dict[str, frames.OperatorMetrics] = field(default_factory=dict)
     has_failed: bool = False
@@ -286,6 +287,8 @@ class Supervisor:
                     self._give_up(frame.checkpoint)
                     self._pass_on(frame)
             case frames.Completed(attempt=attempt):
+                # Also of an attempt that has no use for this worker: its copies are of older ones.
+                self._copies.drop_before(frame.checkpoint)
                 if self._is_live(attempt):
                     self._completed(frame.checkpoint)
                     self._pass_on(frame)
@@ -336,31 +339,23 @@ class Supervisor:
     def _fetch_all(self, plan: frames.Prepare, uploader: Uploader) -> None:
         folder = self._config.workdir / f"attempt-{plan.attempt}" / "fetched"
         try:
-            fetched: dict[OperatorId, dict[int, tuple[str, ...]]] = {}
-            for operator, by_subtask in plan.restore.items():
-                for index, restore in by_subtask.items():
-                    copy = self._copies.find(restore, operator, index)
-                    into = folder / f"{operator}-{index}"
-                    fetched.setdefault(operator, {})[index] = (
-                        (str(copy),)
-                        if copy is not None
-                        else tuple(
-                            fetch(self._storage, source, into / str(i))
-                            for i, source in enumerate(restore.keyed)
-                        )
-                    )
-                    self._know_base(uploader, restore, operator, index)
+            copies = self._copies if self._keeps_copies else None
+            brought = bring(self._storage, copies, plan.restore, folder)
         except (PenstockError, OSError) as e:
             reason = _as_ours(e)
             self._later(lambda: self._fetch_failed(plan, reason))
             return
-        ready = msgspec.structs.replace(plan, fetched=fetched)
-        self._later(lambda: self._fetched(plan, ready))
+        for operator, by_subtask in plan.restore.items():
+            for index, restore in by_subtask.items():
+                self._know_base(uploader, restore, operator, index)
+        ready = msgspec.structs.replace(plan, fetched=brought.paths)
+        self._later(lambda: self._fetched(plan, ready, brought.fetched_bytes))
 
-    def _fetched(self, plan: frames.Prepare, ready: frames.Prepare) -> None:
+    def _fetched(self, plan: frames.Prepare, ready: frames.Prepare, fetched_bytes: int) -> None:
         # An attempt may be prepared twice: to run, and when it was ended to commit only.
         if self._child is not None and self._child.plan is plan:
             self._child.is_fetching = False
+            self._child.fetched_bytes = fetched_bytes
             self._child.heard_s = time.monotonic()
             self._pass_on(ready)
 
@@ -441,7 +436,6 @@ class Supervisor:
     def _completed(self, checkpoint: CheckpointId) -> None:
         assert self._uploader is not None
         self._uploader.forget_before(checkpoint)
-        self._copies.drop_before(checkpoint)
         self._over(checkpoint)
 
     def _over(self, checkpoint: CheckpointId) -> None:
@@ -512,6 +506,8 @@ class Supervisor:
                 case frames.Heartbeat(metrics=metrics):
                     child.metrics = metrics
                     self._tell(frame)
+                case frames.Ready():
+                    self._tell(msgspec.structs.replace(frame, fetched_bytes=child.fetched_bytes))
                 case frames.Snapshotted():
                     self._snapshotted(frame)
                 case frames.Failed():

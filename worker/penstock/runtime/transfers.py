@@ -2,7 +2,8 @@
 
 Run by the supervisor on threads, so that none of it competes with records for the child's
 interpreter. A RocksDB directory goes up file by file; what the base checkpoint already has is
-referenced. Canonical streams are one file, or inline in the manifest when they are small.
+referenced. Canonical streams are one file, or inline in the manifest when they are small. Down comes
+what no local copy has.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import json
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from penstock.core import paths
 from penstock.core.errors import Corrupt, Rejected
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, SubtaskId
-from penstock.core.snapshots import KeyedSource, OperatorPart, OperatorRestore
+from penstock.core.snapshots import KeyedSource, OperatorPart, RestorePlan
 from penstock.network import frames
 from penstock.runtime.job_storage import JobStorage
 from penstock.state import canonical
@@ -28,6 +30,7 @@ INLINE_BYTES_MAX = 20 << 10
 MEMORY_BYTES_MAX = 5 << 20
 _COPY = "copy.json"
 _BLOCK_BYTES = 1 << 20
+_DOWNLOAD_THREADS = 8
 
 
 class Aborted(Exception):
@@ -182,7 +185,8 @@ class LocalCopies:
     """Copies of a worker's own parts of recent checkpoints, by hard link, for local recovery.
 
     A copy stands in for the store only when the handle it was acknowledged with is the one asked
-    for, name by name: any doubt means the store.
+    for, name by name, and its bytes are those that were uploaded: any doubt means the store. Names of
+    files are never used twice, so that it does not matter which subtask asks, or for which groups.
     """
 
     def __init__(self, folder: Path, job: JobId) -> None:
@@ -205,20 +209,19 @@ class LocalCopies:
             shutil.move(path, target / "data")
             (target / _COPY).write_text(json.dumps(handle.to_json()))
 
-    def find(self, restore: OperatorRestore, operator: OperatorId, index: int) -> Path | None:
-        """The copy that equals what is to be restored, if there is one."""
-        n = None if restore.local is None else paths.checkpoint_of(restore.local)
-        if n is None or len(restore.keyed) != 1:
+    def find(self, handle: KeyedHandle) -> Path | None:
+        """The copy of what a handle names, if there is one."""
+        if not handle.files:
             return None
-        copy = self._of(n, operator, index)
-        try:
-            stored = json.loads((copy / _COPY).read_text())
-        except (OSError, ValueError):
-            return None
-        handle = restore.keyed[0].handle
-        if stored != handle.to_json() or not _is_whole(copy / "data", handle):
-            return None
-        return copy / "data"
+        wanted = handle.to_json()
+        for note in self._folder.glob(f"chk-*/*/{_COPY}"):
+            try:
+                stored = json.loads(note.read_text())
+            except (OSError, ValueError):
+                continue
+            if stored == wanted and _is_whole(note.with_name("data"), handle):
+                return note.with_name("data")
+        return None
 
     def drop_before(self, checkpoint: CheckpointId) -> None:
         """A checkpoint completed: copies of older ones go."""
@@ -234,32 +237,103 @@ class LocalCopies:
         return self._folder / f"chk-{checkpoint}" / f"{operator}-{index}"
 
 
-def fetch(storage: JobStorage, source: KeyedSource, into: Path) -> str:
-    """Download what a handle names; the local path, empty for what is inline.
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """Where each of `plan[operator][subtask].keyed` lies on this disk, and what was downloaded."""
+
+    paths: dict[OperatorId, dict[int, tuple[str, ...]]]
+    fetched_bytes: int
+
+
+def bring(
+    storage: JobStorage, copies: LocalCopies | None, plan: RestorePlan, folder: Path
+) -> Brought:
+    """Have everything on this disk that a plan restores; what is downloaded goes below `folder`.
+
+    Each handle by itself comes from its local copy, whatever range is wanted of it, or from the
+    store: a worker that survives a change of parallelism fetches only what others had.
+
+    Raises:
+        PenstockError: see `fetch`.
+    """
+    wanted = [
+        (operator, index, source, folder / f"{operator}-{index}" / str(i))
+        for operator, by_subtask in plan.items()
+        for index, restore in by_subtask.items()
+        for i, source in enumerate(restore.keyed)
+    ]
+    at_hand = [None if copies is None else copies.find(source.handle) for _, _, source, _ in wanted]
+    fetched = fetch(
+        storage,
+        [
+            (source, into)
+            for (_, _, source, into), copy in zip(wanted, at_hand, strict=True)
+            if copy is None
+        ],
+    )
+    downloaded = iter(fetched)
+    found: dict[OperatorId, dict[int, tuple[str, ...]]] = {
+        operator: dict.fromkeys(by_subtask, ()) for operator, by_subtask in plan.items()
+    }
+    for (operator, index, _, _), copy in zip(wanted, at_hand, strict=True):
+        path = next(downloaded).path if copy is None else str(copy)
+        found[operator][index] += (path,)
+    return Brought(found, sum(one.bytes_new for one in fetched))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Where a handle's files lie now, empty for what is inline; how many bytes were downloaded."""
+
+    path: str
+    bytes_new: int
+
+
+def fetch(storage: JobStorage, sources: Sequence[tuple[KeyedSource, Path]]) -> list[Fetched]:
+    """Download what each handle names into a folder of its own, many files at a time; in order.
 
     Raises:
         Corrupt: a file is missing, or is not the one that was uploaded.
         PenstockError: the store refused, or is not reached.
     """
-    handle = source.handle
+    wanted = [(source, file, into) for source, into in sources for file in source.handle.files]
+    for into in {into for _, _, into in wanted}:
+        into.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(_DOWNLOAD_THREADS, thread_name_prefix="download") as threads:
+        downloads = [threads.submit(_download, storage, *one) for one in wanted]
+        try:
+            for download in downloads:
+                download.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [_fetched(source.handle, into) for source, into in sources]
+
+
+def _fetched(handle: KeyedHandle, into: Path) -> Fetched:
     if not handle.files:
-        return ""
-    into.mkdir(parents=True, exist_ok=True)
-    for file in handle.files:
-        folder = source.folder.rstrip("/")
-        url = folder if "://" in folder else f"{storage.checkpoints.url}/{folder}"
-        store, path = storage.locate(file.path, folder_url=url)
-        target = into / (file.local_name or "stream")
-        stored = store.download(path, target)
-        if (stored.length, stored.crc32) != (file.length, file.crc32):
-            raise Corrupt(
-                f"{file.path} is damaged: {stored.length:,} bytes with checksum {stored.crc32:08x}, "
-                f"the manifest says {file.length:,} with {file.crc32:08x}",
-                where=store.url,
-                fix="restore an older snapshot: penstock snapshots lists them",
-            )
+        return Fetched("", 0)
     is_directory = handle.format is KeyedFormat.ROCKSDB
-    return str(into if is_directory else into / (handle.files[0].local_name or "stream"))
+    path = into if is_directory else into / _local_name(handle.files[0])
+    return Fetched(str(path), sum(file.length for file in handle.files))
+
+
+def _local_name(file: FileHandle) -> str:
+    return file.local_name or "stream"
+
+
+def _download(storage: JobStorage, source: KeyedSource, file: FileHandle, into: Path) -> None:
+    folder = source.folder.rstrip("/")
+    url = folder if "://" in folder else f"{storage.checkpoints.url}/{folder}"
+    store, path = storage.locate(file.path, folder_url=url)
+    stored = store.download(path, into / _local_name(file))
+    if (stored.length, stored.crc32) != (file.length, file.crc32):
+        raise Corrupt(
+            f"{file.path} is damaged: {stored.length:,} bytes with checksum {stored.crc32:08x}, "
+            f"the manifest says {file.length:,} with {file.crc32:08x}",
+            where=store.url,
+            fix="restore an older snapshot: penstock snapshots lists them",
+        )
 
 
 def _is_whole(data: Path, handle: KeyedHandle) -> bool:

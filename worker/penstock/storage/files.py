@@ -38,13 +38,17 @@ def copy(source: BinaryIO, target: BinaryIO) -> Stored:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file open for writing: durable when the block ends well, gone when it fails."""
+def new_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file open for writing: whole (and durable) when the block ends well, gone when it fails.
+
+    What can be fetched again need not be durable: waiting for the disk takes most of the time.
+    """
     try:
         with path.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException:
         path.unlink(missing_ok=True)
         raise

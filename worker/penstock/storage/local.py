@@ -100,7 +100,7 @@ class LocalStore:
                 opened = source.open("rb")
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
                 raise Corrupt("an object that should be there is missing", where=str(source)) from e
-            with opened, new_file(file) as target:
+            with opened, new_file(file, durable=False) as target:
                 return copy(opened, target)
 
     def _target(self, path: str) -> Path:

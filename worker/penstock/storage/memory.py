@@ -79,5 +79,5 @@ class MemoryStore:
         data = self.get(path)
         if data is None:
             raise Corrupt("an object that should be there is missing", where=f"{self._url}/{path}")
-        with os_errors_translated(file), new_file(file) as target:
+        with os_errors_translated(file), new_file(file, durable=False) as target:
             return copy(io.BytesIO(data), target)

@@ -163,7 +163,7 @@ class S3Store:
             body = self._open(path)
             if body is None:
                 raise Corrupt("an object that should be there is missing", where=self._where(path))
-            with body, new_file(file) as target:
+            with body, new_file(file, durable=False) as target:
                 length, crc32 = 0, 0
                 for block in body.iter_chunks(BLOCK_BYTES):
                     target.write(block)

@@ -93,7 +93,7 @@ class Store(Protocol):
         ...
 
     def download(self, path: str, file: Path) -> Stored:
-        """Fetch an object into a new file.
+        """Fetch an object into a new file, which a power cut may take away.
 
         Raises:
             Corrupt: there is no such object.

@@ -35,7 +35,7 @@ from penstock.runtime.failures import UserError, with_place
 from penstock.runtime.job_storage import JobStorage, put_manifest
 from penstock.runtime.mailbox import Mailbox
 from penstock.runtime.program import Program
-from penstock.runtime.transfers import Upload, Uploader, fetch
+from penstock.runtime.transfers import Upload, Uploader, bring
 from penstock.spec.streamjob import StreamJob
 from penstock.storage.memory import MemoryStore
 from penstock.testing.lists import Listed, Pace, Paced
@@ -308,16 +308,7 @@ class InProcessJob:
             is_incremental=False,
             keeps_in_manifest=False,
         )
-        fetched = {
-            operator: {
-                index: tuple(
-                    fetch(self._storage, source, folder / "fetched" / f"{operator}-{index}-{i}")
-                    for i, source in enumerate(restore.keyed)
-                )
-                for index, restore in by_subtask.items()
-            }
-            for operator, by_subtask in effect.restore.items()
-        }
+        brought = bring(self._storage, None, effect.restore, folder / "fetched")
         for worker, subtasks in effect.subtasks.items():
             plan = self._plan = frames.Prepare(
                 attempt=attempt.number,
@@ -330,7 +321,7 @@ class InProcessJob:
                 job_nonce=effect.job_nonce,
                 graph=self._program.graph.to_json(),
                 commit_only=effect.commit_only,
-                fetched=fetched,
+                fetched=brought.paths,
             )
             around = Surroundings(
                 job=self._job,
