@@ -24,14 +24,13 @@ from penstock_operator.resources.status import (
     Phase,
     RequestView,
     Step,
-    StopWay,
     StreamJobStatus,
 )
 
 SOON = timedelta(seconds=1)
 WHILE_MOVING = timedelta(seconds=2)
 IDLE = timedelta(seconds=60)
-RUNNING, DONE, FAILED = "Running", "Done", "Failed"
+PENDING, RUNNING, DONE, FAILED = "Pending", "Running", "Done", "Failed"
 """Phases of a receipt."""
 
 
@@ -227,8 +226,3 @@ def savepoint_name(job_name: str, id: str) -> str:
 def hashed(text: str) -> str:
     """Ten hex digits that stand for a text of any length."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def is_nothing(move: Move) -> bool:
-    """Whether nothing ran when the move began."""
-    return move.way is StopWay.NOTHING

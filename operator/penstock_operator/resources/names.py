@@ -55,6 +55,9 @@ REQUEST_ANNOTATIONS = (
     ANNOTATION_ROLLBACK,
 )
 
+ANNOTATION_REQUEST_ID = f"{GROUP}/request-id"
+"""On a Savepoint that a stop makes: the order's request id."""
+
 ANNOTATION_RECONCILE = f"{GROUP}/reconcile"
 RECONCILE_PAUSED = "paused"
 ANNOTATION_DELETION = f"{GROUP}/deletion"

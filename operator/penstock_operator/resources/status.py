@@ -113,6 +113,11 @@ class Move(StatusModel):
     attempt: int | None = Field(
         default=None, description="The newest attempt before the one that it starts."
     )
+    restore_id: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Identity of the spec.restore that its start obeys.",
+    )
     held: bool = Field(default=False, description="Sinks were seen to hold their commits.")
     not_before: AwareDatetime | None = Field(
         default=None, description="The step is not tried again before."
@@ -174,7 +179,7 @@ class RequestView(StatusModel):
     """The receipt for the annotation of one kind."""
 
     id: str = Field(max_length=253, description="The annotation's value.")
-    phase: str = Field(max_length=64, description="Running, Done or Failed.")
+    phase: str = Field(max_length=64, description="Pending, Running, Done or Failed.")
     path: str | None = Field(default=None, max_length=2048, description="The snapshot it made.")
     error: Text | None = Field(default=None, description="Why it failed.")
 

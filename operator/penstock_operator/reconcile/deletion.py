@@ -1,0 +1,169 @@
+"""The end of a StreamJob: what becomes of its state, and when our finalizer goes.
+
+A finalizer stands only where something is to be done first, never waits for a job that cannot run,
+and goes anyway after a time; state then stays where it is, and that is told.
+"""
+
+from __future__ import annotations
+
+from penstock.spec.orders import JobPhase
+from penstock.spec.parts.moves import Deletion, DeletionPolicy
+from penstock_operator.reconcile import facts, starting, steady, stopping
+from penstock_operator.reconcile.effects import (
+    EnsureWorkers,
+    RemoveCoordinator,
+    RunDisposal,
+    SetFinalizer,
+)
+from penstock_operator.reconcile.turn import Turn
+from penstock_operator.resources.names import (
+    ANNOTATION_DELETION,
+    DELETION_FORCE,
+    FINALIZER_STREAMJOB,
+)
+from penstock_operator.resources.status import MoveKind, Phase, Step, StopWay
+
+ALL_CHECKPOINTS = "checkpoints"
+"""The purpose of a disposal that is not about one savepoint."""
+
+
+def guard(turn: Turn) -> None:
+    """A finalizer for the policies that need one, none for the other."""
+    if turn.spec is None:
+        return
+    wanted = turn.spec.deletion.policy is not DeletionPolicy.RETAIN
+    if wanted != _has_finalizer(turn):
+        turn.do(SetFinalizer(wanted))
+
+
+def take(turn: Turn) -> None:
+    """Whatever the deletion needs next."""
+    turn.update(phase=Phase.DELETING)
+    if not _has_finalizer(turn):
+        return
+    move = turn.move
+    if move is None or move.kind is not MoveKind.DELETE:
+        _begin(turn)
+        return
+    if move.step is Step.RELEASING:
+        turn.do(SetFinalizer(False))
+        turn.wait("the finalizer goes")
+        return
+    if (why := _must_release(turn)) is not None:
+        _release(turn, why, is_warning=True)
+        return
+    match move.step:
+        case Step.STOPPING:
+            _stop(turn)
+        case _:
+            _dispose(turn)
+
+
+def _begin(turn: Turn) -> None:
+    policy = _rules(turn).policy
+    is_idle = nothing_runs(turn)
+    turn.begin(
+        MoveKind.DELETE,
+        Step.STOPPING,
+        reason=f"the object is deleted; deletion.policy is {policy}",
+        way=StopWay.NOTHING if is_idle else None,
+    )
+
+
+def nothing_runs(turn: Turn) -> bool:
+    """Whether there is no run to end: never one, or suspended."""
+    status = turn.job.status
+    was_suspended = status.phase is Phase.SUSPENDED and status.move is None
+    never_ran = not status.attempt and (turn.coordinator is None or turn.coordinator.attempt == 0)
+    return was_suspended or never_ran
+
+
+def _rules(turn: Turn) -> Deletion:
+    return turn.spec.deletion if turn.spec is not None else Deletion()
+
+
+def _has_finalizer(turn: Turn) -> bool:
+    return FINALIZER_STREAMJOB in turn.job.finalizers
+
+
+def _must_release(turn: Turn) -> str | None:
+    """Why nothing is waited for any longer."""
+    job, rules = turn.job, _rules(turn)
+    if job.annotations.get(ANNOTATION_DELETION) == DELETION_FORCE:
+        return f"the annotation {ANNOTATION_DELETION} says so"
+    if job.is_namespace_terminating:
+        return "its namespace is deleted, where pods can do nothing more: policy Retain"
+    if rules.policy is DeletionPolicy.RETAIN:
+        return "deletion.policy is Retain"
+    assert job.deleted_at is not None, job.name
+    if turn.is_over(job.deleted_at, rules.timeout_ms):
+        return (
+            f"deletion.timeout is over while {turn.job.status.move and turn.job.status.move.step}"
+        )
+    return None
+
+
+def _release(turn: Turn, why: str, *, is_warning: bool = False) -> None:
+    where = turn.status.next_restore
+    kept = f"; the job's state stays at {where}" if where else ""
+    text = f"the object goes: {why}{kept}"
+    turn.enter(Step.RELEASING, text)
+    turn.announce("DeletionReleased", text, is_warning=is_warning)
+
+
+def _stop(turn: Turn) -> None:
+    move, observed = turn.move, turn.observed
+    assert move is not None, turn.status
+    workload = observed.coordinator_workload
+    is_taken_down = workload is None or workload.is_deleting
+    if move.way is not StopWay.NOTHING and not is_taken_down:
+        _keep_while_it_ends(turn)
+    # A foreground deletion takes the coordinator away before the finalizer goes.
+    if (turn.coordinator is None and is_taken_down) or stopping.stop(turn):
+        _after_stop(turn)
+
+
+def _keep_while_it_ends(turn: Turn) -> None:
+    c = turn.coordinator
+    needs_workers = c is None or not c.phase.is_end
+    starting.ensure(turn, turn.job.status.revision, steady.workers(turn) if needs_workers else 0)
+
+
+def _after_stop(turn: Turn) -> None:
+    c = turn.coordinator
+    if _rules(turn).policy is DeletionPolicy.DELETE:
+        is_dropped = c is not None and c.phase is JobPhase.CANCELLED
+        if not is_dropped and turn.has_revision(turn.job.status.revision):
+            turn.enter(Step.DISPOSING, "the job's checkpoints are deleted")
+            return
+        _release(turn, "its checkpoints are deleted" if is_dropped else "it never ran")
+    else:
+        _release(turn, "the run has ended")
+
+
+def _dispose(turn: Turn) -> None:
+    """Delete all checkpoints with a pod of their own, once no other pod is left."""
+    observed, revision = turn.observed, turn.job.status.revision
+    if revision is None or not turn.has_revision(revision):
+        _release(turn, "no revision is left that could delete its checkpoints", is_warning=True)
+        return
+    if observed.worker_workload is not None and observed.worker_workload.replicas > 0:
+        turn.do(EnsureWorkers(revision, 0))
+    if observed.coordinator_workload is not None:
+        turn.do(RemoveCoordinator())
+    if observed.worker_pods or observed.coordinator_pods:
+        turn.wait("pods go")
+        return
+    report = next((r for r in observed.disposals if r.purpose == ALL_CHECKPOINTS), None)
+    if report is None:
+        turn.do(RunDisposal(revision, None))
+        turn.wait("a pod deletes the job's checkpoints")
+    elif not report.has_ended:
+        turn.wait("a pod deletes the job's checkpoints")
+    elif report.verdict is not None and report.verdict.get("disposed") is True:
+        _release(turn, "its checkpoints are deleted")
+    else:
+        told = facts.sentence_of(dict(report.verdict)) if report.verdict else report.message
+        _release(
+            turn, f"its checkpoints could not be deleted: {told or 'no reason'}", is_warning=True
+        )

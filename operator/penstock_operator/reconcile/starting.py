@@ -1,0 +1,313 @@
+"""How a run begins: the steps Replacing and Starting of every move that has them.
+
+Replacing puts the wanted revision's templates in place and lets every pod of another one go, all at
+once: a worker with old code must not join a coordinator with new code. Starting orders the next
+attempt, from a coordinator that can only be of the wanted revision.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from penstock.spec.changes import live_settings
+from penstock.spec.orders import (
+    JobPhase,
+    JobStatus,
+    Origin,
+    RequestPhase,
+    StartOrder,
+    restore_id_of,
+)
+from penstock.spec.parts.moves import UpgradeMode
+from penstock.spec.parts.snapshots import Restore
+from penstock_operator.reconcile import checking, facts
+from penstock_operator.reconcile.effects import (
+    DeletePods,
+    EnsureCoordinator,
+    EnsureShared,
+    EnsureWorkers,
+)
+from penstock_operator.reconcile.observed import Pod
+from penstock_operator.reconcile.turn import RUNNING, SOON, Stall, Turn, request_id, request_status
+from penstock_operator.resources.names import ANNOTATION_ROLLBACK, request_kind
+from penstock_operator.resources.status import Move, MoveKind, Step
+
+MOVED_ON = "moved on"
+RUNS_ALREADY = "runs already"
+"""Words of a refused start that mean: look again."""
+ATTEMPTS_MAX = 3
+"""So many attempts may fail before a version counts as one that does not run."""
+_RETRY_MAX = timedelta(minutes=5)
+_RETRY_FIRST = timedelta(seconds=10)
+
+
+def enter_replacing(turn: Turn, message: str, *, to_revision: str, **fields: Any) -> None:
+    """Intend to put a revision's templates in place: from now on they are the applied ones."""
+    assert turn.spec is not None, turn.status
+    turn.update(revision=to_revision)
+    turn.enter(
+        Step.REPLACING,
+        message,
+        to_revision=to_revision,
+        to_parallelism=turn.spec.parallelism,
+        **fields,
+    )
+
+
+def enter_starting(turn: Turn, message: str, **fields: Any) -> None:
+    """Intend to order the next attempt, at the parallelism and with the restore of this moment."""
+    c, spec, move = turn.coordinator, turn.spec, turn.move
+    assert c is not None, turn.status
+    assert move is not None, turn.status
+    assert spec is not None, turn.status
+    turn.enter(
+        Step.STARTING,
+        message,
+        attempt=max(c.attempt, turn.job.status.attempt or 0),
+        to_parallelism=move.to_parallelism or spec.parallelism,
+        restore_id=restore_id_of(spec.restore),
+        **fields,
+    )
+
+
+def ensure(turn: Turn, revision: str | None, replicas: int) -> None:
+    """Everything of a revision, with so many workers; nothing of one that is not recorded."""
+    if revision is not None and turn.has_revision(revision):
+        turn.do(
+            EnsureShared(revision),
+            EnsureCoordinator(revision),
+            EnsureWorkers(revision, replicas),
+        )
+
+
+def replace(turn: Turn) -> bool:
+    """Templates and pods of the wanted revision; whether its coordinator answers."""
+    move, observed = turn.move, turn.observed
+    assert move is not None, turn.status
+    assert move.to_parallelism is not None, move
+    ensure(turn, move.to_revision, move.to_parallelism)
+    old = [p for p in observed.worker_pods if _is_old(move, p)]
+    stays = [p for p in observed.coordinator_pods if _is_replaced(move, p)]
+    going = tuple((p.name, p.uid) for p in (*old, *stays) if not p.is_deleting)
+    if going:
+        turn.do(DeletePods(going))
+    has_template = (
+        observed.worker_workload is not None
+        and observed.worker_workload.revision == move.to_revision
+    )
+    if old or not has_template:
+        turn.wait("pods of the former version go")
+    elif stays or facts.coordinator_of(observed, move.to_revision) is None:
+        turn.wait("the coordinator comes up")
+    else:
+        return True
+    return False
+
+
+def _is_old(move: Move, pod: Pod) -> bool:
+    return pod.revision != move.to_revision or _is_replaced(move, pod)
+
+
+def _is_replaced(move: Move, pod: Pod) -> bool:
+    """A restart replaces pods of the same revision; an old Deployment lets its own go by itself."""
+    return move.kind is MoveKind.RESTART and pod.created_at < move.started_at.replace(microsecond=0)
+
+
+def start(turn: Turn) -> bool:
+    """Order the next attempt; whether its records flow."""
+    move, spec = turn.move, turn.spec
+    assert move is not None, turn.status
+    assert move.to_parallelism is not None, move
+    ensure(turn, move.to_revision, move.to_parallelism)
+    c = facts.coordinator_of(turn.observed, move.to_revision)
+    if c is None:
+        turn.wait("the coordinator comes up")
+        return False
+    if _has_started(turn, move, c):
+        turn.note(held=move.held or c.hold is not None)
+        if c.phase is JobPhase.RUNNING:
+            return True
+        turn.wait("workers restore")
+        return False
+    if facts.is_active(c):
+        _wait_for_its_end(turn, move, c)
+        return False
+    if move.not_before is not None and turn.now < move.not_before:
+        turn.look_again(SOON)
+        return False
+    if spec is None:
+        turn.wait("the spec has mistakes")
+        return False
+    order = _order(turn, move, c)
+    return order is not None and _is_answered(turn, c, order)
+
+
+def _has_started(turn: Turn, move: Move, c: JobStatus) -> bool:
+    """Whether an attempt of the wanted revision was opened since the step began.
+
+    One of the same revision that recovered by itself is as good, unless the run was ended before.
+    """
+    if c.revision != move.to_revision or not facts.is_active(c) or c.phase is JobPhase.ENDING:
+        return False
+    if move.kind is MoveKind.RESTORE:
+        known = request_status(c, request_id(move, "start"))
+        wanted = resolved(turn) if turn.spec is not None else None
+        return (wanted is not None and c.restore_id == restore_id_of(wanted)) or (
+            known is not None and known.phase is RequestPhase.DONE
+        )
+    return c.attempt > (move.attempt or 0) or move.kind is MoveKind.START
+
+
+def _wait_for_its_end(turn: Turn, move: Move, c: JobStatus) -> None:
+    """An attempt that nobody ordered is in the way: it recovered by itself when it could not be
+    stopped."""
+    if c.phase is JobPhase.ENDING:
+        turn.wait("sinks commit what the run has completed")
+    else:
+        turn.enter(Step.STOPPING, f"{move.kind}: the job is {c.phase}, it is stopped", way=None)
+
+
+def _is_answered(turn: Turn, c: JobStatus, order: StartOrder) -> bool:
+    """Whether there was nothing left to run; all else is seen in the job's phase."""
+    known = turn.ask(order)
+    if known is None or known.phase is RequestPhase.RUNNING:
+        turn.wait("workers register with the coordinator")
+        return False
+    if known.phase is RequestPhase.DONE:
+        if c.phase is JobPhase.FINISHED:
+            return True
+        turn.wait("the attempt is opened")
+        return False
+    error = known.error or "the start was refused"
+    if MOVED_ON in error or RUNS_ALREADY in error:
+        turn.try_again(SOON)
+    return False
+
+
+def refusal(turn: Turn) -> str | None:
+    """Why the start of this step and try was refused, when looking again does not help."""
+    move, c = turn.move, turn.coordinator
+    if move is None or move.step is not Step.STARTING or c is None:
+        return None
+    known = request_status(c, request_id(move, "start"))
+    if known is None or known.phase is not RequestPhase.FAILED or _has_started(turn, move, c):
+        return None
+    error = known.error or "the start was refused"
+    return None if MOVED_ON in error or RUNS_ALREADY in error else error
+
+
+def retry_after(tries: int) -> timedelta:
+    """Wait before a refused start is ordered again; longer each time."""
+    return min(_RETRY_FIRST * (1 << min(tries, 10)), _RETRY_MAX)
+
+
+def _order(turn: Turn, move: Move, c: JobStatus) -> StartOrder | None:
+    spec = turn.spec
+    assert spec is not None, move
+    assert move.to_revision is not None, move
+    assert move.to_parallelism is not None, move
+    origin, restore = Origin.LOG, restore_of(turn, c)
+    if move.restore_id != restore_id_of(spec.restore):
+        restore = None  # it changed since: a move of its own follows
+    if move.kind is MoveKind.ROLLBACK:
+        found = _rollback_origin(turn, move, c)
+        if found is None:
+            return None
+        origin, restore = found
+    elif move.kind is MoveKind.UPGRADE and spec.upgrade.mode is UpgradeMode.STATELESS:
+        origin, restore = Origin.EMPTY, None
+    elif c.hold is not None and c.revision != move.to_revision and c.attempt > 0:
+        origin = Origin.HOLD  # what an unproven version made of the state is not carried on
+    return StartOrder(
+        request_id=request_id(move, "start"),
+        after=c.log_seq,
+        revision=move.to_revision,
+        origin=origin,
+        parallelism=move.to_parallelism,
+        max_parallelism=spec.max_parallelism,
+        restore=restore,
+        hold=_hold(turn, move),
+        settings=live_settings(spec),
+    )
+
+
+def _hold(turn: Turn, move: Move) -> int | None:
+    spec = turn.spec
+    assert spec is not None, move
+    is_wanted = (
+        move.kind is MoveKind.UPGRADE
+        and spec.upgrade.hold_commits
+        and spec.upgrade.mode is not UpgradeMode.STATELESS
+    )
+    return spec.upgrade.stable_after.checkpoints if is_wanted else None
+
+
+def restore_of(turn: Turn, c: JobStatus) -> Restore | None:
+    """`spec.restore` as a coordinator can follow it: a Savepoint's name is its path.
+
+    None when it was obeyed before and would be taken for another one now: the coordinator obeys
+    whatever differs from the last.
+    """
+    spec = turn.spec
+    assert spec is not None, turn.status
+    restore, is_obeyed = resolved(turn), turn.job.status.restore_id == restore_id_of(spec.restore)
+    if is_obeyed and (restore is None or c.restore_id != restore_id_of(restore)):
+        return None
+    return restore or spec.restore
+
+
+def resolved(turn: Turn) -> Restore | None:
+    """`spec.restore` with a path in place of a Savepoint's name; None for a name that leads nowhere."""
+    spec, named = turn.spec, turn.observed.restore_savepoint
+    assert spec is not None, turn.status
+    if named is not None and named.name == spec.restore.from_ and named.status.path is not None:
+        return spec.restore.model_copy(update={"from_": named.status.path})
+    return None if _is_name(spec.restore.from_) else spec.restore
+
+
+_WORDS = frozenset({"latest", "none"})
+_NAME = re.compile(r"[a-z]([a-z0-9.-]*[a-z0-9])?")
+_CHECKPOINT = re.compile(r"chk-[0-9]+")
+_SAVEPOINT_FOLDER = re.compile(r"savepoint-[0-9a-f]{6}-[0-9a-f]{12}")
+
+
+def _is_name(text: str) -> bool:
+    """Whether it can only be the name of a Savepoint object: no word, path, time, nor snapshot."""
+    is_snapshot = _CHECKPOINT.fullmatch(text) or _SAVEPOINT_FOLDER.fullmatch(text)
+    return bool(_NAME.fullmatch(text)) and not is_snapshot and text.lower() not in _WORDS
+
+
+def _rollback_origin(turn: Turn, move: Move, c: JobStatus) -> tuple[Origin, Restore | None] | None:
+    """What a rollback starts from; None while that is not known or not allowed.
+
+    Under a hold, the snapshot before the version that failed. Without one, the newest: that is the
+    same as long as the version completed nothing; else its output is written, and only going on from
+    there writes nothing twice, if the old code can.
+    """
+    if c.hold is not None:
+        return Origin.HOLD, None
+    if c.next_restore == move.snapshot:
+        return Origin.LOG, None
+    if is_approved(turn):
+        restore = Restore.model_validate({"from": move.snapshot or "None", "allowOlder": True})
+        return Origin.LOG, restore
+    assert move.to_revision is not None, move
+    verdict = checking.check(turn, move.to_revision, against=c.next_restore)
+    if verdict is None or verdict.fits:
+        return None if verdict is None else (Origin.LOG, None)
+    turn.stall = Stall(
+        "RollbackWouldDuplicate",
+        f"the version that failed has committed output, and the former one cannot go on from it: "
+        f"{verdict.sentence}; annotate {ANNOTATION_ROLLBACK} to go back to {move.snapshot} and "
+        "write that output again",
+    )
+    turn.wait("an approval of the rollback")
+    return None
+
+
+def is_approved(turn: Turn) -> bool:
+    """Whether a person asked for the rollback although it repeats output."""
+    receipt = turn.job.status.requests.get(request_kind(ANNOTATION_ROLLBACK))
+    return receipt is not None and receipt.phase == RUNNING

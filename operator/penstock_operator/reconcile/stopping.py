@@ -1,0 +1,186 @@
+"""How a run is brought to its end: the step Stopping of every move that has one.
+
+The way is an intention like any other: with a savepoint from a job that runs, else from the newest
+checkpoint; once it is changed to the latter there is no way back. A run is over when its coordinator
+says so; without its answer, when it can give none and has been waited for: whoever opens the next
+attempt fences the old one.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from penstock.spec.orders import CancelOrder, JobPhase, RequestPhase, StopOrder
+from penstock.spec.parts.moves import DeletionPolicy, UpgradeMode, WhenUnhealthy
+from penstock_operator.reconcile import facts
+from penstock_operator.reconcile.effects import CreateSavepoint
+from penstock_operator.reconcile.turn import SOON, Turn, request_id, savepoint_name
+from penstock_operator.resources.names import ANNOTATION_REQUEST_ID
+from penstock_operator.resources.status import (
+    Move,
+    MoveKind,
+    SavepointPhase,
+    SavepointSpec,
+    StopWay,
+)
+
+UNHEALTHY_GRACE = timedelta(seconds=30)
+"""A job that restarts by itself may be healthy again in a moment."""
+STOP_RETRY = timedelta(seconds=30)
+_RECORD_GRACE_MS = 30_000
+_UNREACHABLE_IN_ROLLBACK_MS = 60_000
+OPEN = frozenset({SavepointPhase.PENDING, SavepointPhase.RUNNING})
+
+
+def stop(turn: Turn) -> bool:
+    """Do the next thing towards the end of the run; whether it is over."""
+    move, c = turn.move, turn.coordinator
+    assert move is not None, turn.status
+    if move.way is StopWay.NOTHING:
+        return True
+    if c is None or c.phase is JobPhase.STOOD_DOWN:
+        return _goes_without_answer(turn, move)
+    if c.phase.is_end:
+        return _is_recorded(turn, move)
+    if c.phase is JobPhase.WAITING and not facts.is_about_to_recover(turn.observed):
+        return True
+    if c.phase is JobPhase.ENDING:
+        turn.wait("sinks commit what the run has completed")
+    elif move.way is None:
+        turn.note(way=_way(turn, move))
+    elif move.way is StopWay.SAVEPOINT:
+        _with_savepoint(turn, move)
+    else:
+        return _from_checkpoint(turn, move, c.phase)
+    return False
+
+
+def stop_request_id(move: Move) -> str:
+    """Names the stop of this move and try; its Savepoint carries it, too."""
+    return request_id(move, "stop")
+
+
+def _way(turn: Turn, move: Move) -> StopWay:
+    spec = turn.spec
+    match move.kind:
+        case MoveKind.ROLLBACK:
+            return StopWay.CHECKPOINT
+        case MoveKind.UPGRADE if (
+            spec is not None and spec.upgrade.mode is not UpgradeMode.SAVEPOINT
+        ):
+            return StopWay.CHECKPOINT
+        case MoveKind.DELETE if spec is not None and spec.deletion.policy is DeletionPolicy.DELETE:
+            return StopWay.CHECKPOINT
+        case _:
+            return StopWay.SAVEPOINT
+
+
+def _with_savepoint(turn: Turn, move: Move) -> None:
+    c = turn.coordinator
+    assert c is not None, move
+    if move.not_before is not None and turn.now < move.not_before:
+        turn.wait(move.reason or "the next try to stop with a savepoint")
+        return
+    if c.phase not in (JobPhase.RUNNING, JobPhase.STOPPING):
+        _unhealthy(turn, move, f"the job is {c.phase}, it can take no savepoint")
+        return
+    order = StopOrder(request_id=stop_request_id(move))
+    name = savepoint_name(turn.job.name, order.request_id)
+    if all(s.name != name for s in turn.observed.savepoints):
+        turn.do(
+            CreateSavepoint(
+                name,
+                SavepointSpec(job_name=turn.job.name),
+                annotations=((ANNOTATION_REQUEST_ID, order.request_id),),
+            )
+        )
+    known = turn.ask(order)
+    if known is not None and known.phase is RequestPhase.FAILED:
+        _savepoint_failed(turn, move, f"the savepoint failed: {known.error or 'no reason given'}")
+    elif turn.is_over(move.since, _timeout_ms(turn)):
+        _savepoint_failed(turn, move, "the savepoint took longer than the timeout")
+    else:
+        turn.wait("the job stops with a savepoint")
+
+
+def _unhealthy(turn: Turn, move: Move, why: str) -> None:
+    if turn.now - move.since <= UNHEALTHY_GRACE:
+        turn.wait(f"{why} yet")
+    elif _waits_for_health(turn, move):
+        turn.wait(f"{why}; upgrade.whenUnhealthy is Wait")
+    else:
+        _take_checkpoint(turn, why)
+
+
+def _savepoint_failed(turn: Turn, move: Move, why: str) -> None:
+    if _waits_for_health(turn, move):
+        turn.try_again(STOP_RETRY, since=turn.now)
+        turn.announce("SavepointFailed", f"{why}; it is tried again", is_warning=True)
+    else:
+        _take_checkpoint(turn, why)
+
+
+def _take_checkpoint(turn: Turn, why: str) -> None:
+    turn.try_again(way=StopWay.CHECKPOINT, since=turn.now)
+    turn.announce(
+        "SavepointNotTaken", f"{why}; the newest checkpoint is gone on from", is_warning=True
+    )
+
+
+def _waits_for_health(turn: Turn, move: Move) -> bool:
+    if move.kind is MoveKind.DELETE or turn.spec is None:
+        return False
+    return turn.spec.upgrade.when_unhealthy is WhenUnhealthy.WAIT
+
+
+def _from_checkpoint(turn: Turn, move: Move, phase: JobPhase) -> bool:
+    if move.not_before is not None and turn.now < move.not_before:
+        turn.look_again(SOON)
+        return False
+    order = CancelOrder(request_id=request_id(move, "cancel"), retain=not _drops_state(turn, move))
+    known = turn.ask(order)
+    if known is None or known.phase is not RequestPhase.FAILED:
+        turn.wait("the run is cancelled, to go on from its newest checkpoint")
+        return False
+    turn.try_again(timedelta(seconds=5))
+    return phase is JobPhase.WAITING  # there was nothing to cancel
+
+
+def _drops_state(turn: Turn, move: Move) -> bool:
+    return (
+        move.kind is MoveKind.DELETE
+        and turn.spec is not None
+        and turn.spec.deletion.policy is DeletionPolicy.DELETE
+    )
+
+
+def _is_recorded(turn: Turn, move: Move) -> bool:
+    """Whether the savepoint that ended the run stands in its Savepoint; asked again if need be."""
+    if move.way is not StopWay.SAVEPOINT:
+        return True
+    order = StopOrder(request_id=stop_request_id(move))
+    name = savepoint_name(turn.job.name, order.request_id)
+    made = next((s for s in turn.observed.savepoints if s.name == name), None)
+    if made is None or made.status.phase not in OPEN:
+        return True
+    turn.ask(order)
+    turn.wait("the savepoint of the stop is written down")
+    return turn.is_over(move.since, _timeout_ms(turn) + _RECORD_GRACE_MS)
+
+
+def _goes_without_answer(turn: Turn, move: Move) -> bool:
+    if facts.cannot_answer(turn.observed) or turn.is_over(move.since, _patience_ms(turn, move)):
+        return True
+    turn.wait("the coordinator does not answer")
+    return False
+
+
+def _patience_ms(turn: Turn, move: Move) -> int:
+    timeout_ms = _timeout_ms(turn)
+    if move.kind is MoveKind.ROLLBACK:
+        return min(timeout_ms, _UNREACHABLE_IN_ROLLBACK_MS)
+    return timeout_ms
+
+
+def _timeout_ms(turn: Turn) -> int:
+    return turn.spec.upgrade.timeout_ms if turn.spec is not None else 600_000

@@ -1,0 +1,252 @@
+"""The status as a view: what the coordinator and the world say, and what follows for conditions.
+
+Nothing here is acted on but `attempt`, `parallelism`, `nextRestore` and `stableRevision`, which are
+kept for the time when nobody answers. It changes with what happens, not with every look.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from penstock.spec.orders import JobPhase, JobStatus, SnapshotStatus
+from penstock.spec.parts.quantities import format_duration, format_size
+from penstock_operator.reconcile import checking, facts, upgrade
+from penstock_operator.reconcile.lifecycle import PHASES
+from penstock_operator.reconcile.turn import Stall, Turn
+from penstock_operator.resources.conditions import (
+    ConditionStatus,
+    ConditionType,
+    Finding,
+    merged,
+)
+from penstock_operator.resources.names import ANNOTATION_RECONCILE, RECONCILE_PAUSED
+from penstock_operator.resources.status import MoveKind, Phase, SnapshotView
+
+CHECKPOINT_EVERY = timedelta(seconds=60)
+_LATE_INTERVALS = 3
+_WORD_LENGTH_MAX = 4000
+
+
+# ── before anything is decided ──────────────────────────────────────────────────────────────────
+
+
+def see(turn: Turn) -> None:
+    """Take over what was observed."""
+    job, c = turn.job, turn.coordinator
+    turn.update(observed_generation=job.generation, selector=turn.observed.selector)
+    if turn.status.job_id is None:
+        named = job.spec.job_id if job.spec is not None else None
+        turn.update(job_id=named or f"{job.namespace}.{job.name}")
+    workload = turn.observed.coordinator_workload
+    if turn.status.revision is None and workload is not None:
+        turn.update(revision=workload.revision)  # the status was lost
+    if c is not None and c.attempt > 0:
+        _see_run(turn, c)
+
+
+def _see_run(turn: Turn, c: JobStatus) -> None:
+    status = turn.job.status
+    turn.update(
+        attempt=c.attempt,
+        restarts=c.restarts,
+        parallelism=c.parallelism,
+        max_parallelism=c.max_parallelism or status.max_parallelism,
+        restored_from=c.restored_from,
+        last_savepoint=_snapshot(c.last_savepoint) or status.last_savepoint,
+    )
+    is_at_rest = c.phase.is_end or status.next_restore is None or status.attempt != c.attempt
+    former, newest = status.last_checkpoint, _snapshot(c.last_checkpoint)
+    if newest is not None and (
+        is_at_rest
+        or former is None
+        or newest.completed_at - former.completed_at >= CHECKPOINT_EVERY
+        or newest.id < former.id
+    ):
+        turn.update(last_checkpoint=newest)
+        is_at_rest = True
+    if is_at_rest:
+        turn.update(next_restore=c.next_restore)
+    is_applied = c.revision == status.revision and status.move is None
+    if is_applied and facts.is_running(c) and upgrade.is_proven(turn, c, was_held=False):
+        turn.update(stable_revision=c.revision)
+
+
+def _snapshot(made: SnapshotStatus | None) -> SnapshotView | None:
+    if made is None:
+        return None
+    return SnapshotView(
+        id=made.id,
+        path=made.path,
+        completed_at=datetime.fromtimestamp(made.completed_at_ms / 1000, UTC),
+        duration=format_duration(made.duration_ms),
+        size=format_size(made.size_bytes),
+    )
+
+
+# ── after all is decided ────────────────────────────────────────────────────────────────────────
+
+
+def conclude(turn: Turn) -> None:
+    """Phase and conditions, from facts and decisions."""
+    turn.update(phase=_phase(turn))
+    stall = _stall(turn)
+    findings = (
+        _ready(turn, stall),
+        _reconciling(turn, stall),
+        _finding(ConditionType.STALLED, stall is not None, stall or Stall("Nothing", "")),
+        _spec_valid(turn),
+        _state_compatible(turn),
+        _checkpoints_healthy(turn),
+        _stable(turn),
+        _finding(
+            ConditionType.PAUSED,
+            is_paused(turn),
+            Stall("Paused", f"the annotation {ANNOTATION_RECONCILE} says so")
+            if is_paused(turn)
+            else Stall("NotPaused", ""),
+        ),
+    )
+    turn.update(
+        conditions=merged(
+            turn.job.status.conditions, findings, generation=turn.job.generation, now=turn.now
+        )
+    )
+
+
+def is_paused(turn: Turn) -> bool:
+    """Whether a person told the operator to leave this job alone."""
+    return turn.job.annotations.get(ANNOTATION_RECONCILE) == RECONCILE_PAUSED
+
+
+def _phase(turn: Turn) -> Phase:
+    status, c = turn.status, turn.coordinator
+    if turn.job.deleted_at is not None:
+        return Phase.DELETING
+    if status.move is not None:
+        return PHASES[status.move.kind]
+    if status.phase is Phase.SUSPENDED or c is None:
+        return status.phase
+    match c.phase:
+        case JobPhase.FINISHED:
+            return Phase.FINISHED
+        case JobPhase.FAILED:
+            return Phase.FAILED
+        case JobPhase.RUNNING | JobPhase.STOPPING:
+            return Phase.RUNNING
+        case JobPhase.DEPLOYING | JobPhase.RESTARTING:
+            return Phase.RESTARTING
+        case _:
+            return status.phase
+
+
+def _stall(turn: Turn) -> Stall | None:
+    status, job, c = turn.status, turn.job, turn.coordinator
+    if turn.mistakes:
+        return Stall("SpecInvalid", _mistakes(turn))
+    if turn.stall is not None:
+        return turn.stall
+    if status.move is not None or job.deleted_at is not None:
+        return None
+    view = status.upgrade
+    if view is not None and view.to == job.revision == status.failed_revision:
+        if view.step == upgrade.ROLLED_BACK:
+            return Stall("RolledBack", view.reason or "the new version did not run")
+        if view.step == upgrade.REFUSED:
+            return Stall("StateIncompatible", view.reason or "the new version does not fit")
+    if status.phase is Phase.FAILED and c is not None:
+        return Stall("JobFailed", f"the job failed: {c.end_reason or 'no reason given'}")
+    if status.phase is Phase.SUSPENDED:
+        return None
+    trouble = facts.trouble(turn.observed, status.revision, turn.now)
+    return Stall(trouble.reason, trouble.message) if trouble is not None else None
+
+
+def _ready(turn: Turn, stall: Stall | None) -> Finding:
+    status, c = turn.status, turn.coordinator
+    is_rescaling = status.move is not None and status.move.kind is MoveKind.RESCALE
+    if status.phase is Phase.DELETING or (status.move is not None and not is_rescaling):
+        why = status.move.reason if status.move is not None else None
+        return _finding(ConditionType.READY, False, Stall(status.phase, why or ""))
+    if status.revision is None and turn.mistakes:
+        return _finding(ConditionType.READY, False, Stall("SpecInvalid", _mistakes(turn)))
+    if status.phase is Phase.SUSPENDED:
+        return _finding(ConditionType.READY, True, Stall("Suspended", "as spec.desiredState says"))
+    if status.phase is Phase.FINISHED:
+        return _finding(ConditionType.READY, True, Stall("Finished", "all input was read"))
+    if status.phase is Phase.FAILED and stall is not None:
+        return _finding(ConditionType.READY, False, stall)
+    if c is None:
+        why = turn.observed.unreachable or "the coordinator does not answer"
+        return _finding(ConditionType.READY, False, Stall("CoordinatorUnreachable", why))
+    if facts.is_running(c):
+        is_back = stall is not None and stall.reason == "RolledBack"
+        reason = "RolledBack" if is_back else "Running"
+        return _finding(ConditionType.READY, True, Stall(reason, "records flow"))
+    said = f"the job is {c.phase}" + (f": {c.last_error.what}" if c.last_error else "")
+    return _finding(ConditionType.READY, False, Stall(str(c.phase), said))
+
+
+def _reconciling(turn: Turn, stall: Stall | None) -> Finding:
+    move = turn.status.move
+    if move is None:
+        return _finding(ConditionType.RECONCILING, False, Stall("Settled", turn.waits_for or ""))
+    said = "; ".join(text for text in (move.reason, turn.waits_for) if text)
+    reason = f"{move.kind}{move.step}"
+    return _finding(ConditionType.RECONCILING, stall is None, Stall(reason, said))
+
+
+def _spec_valid(turn: Turn) -> Finding:
+    if turn.mistakes:
+        return _finding(ConditionType.SPEC_VALID, False, Stall("Invalid", _mistakes(turn)))
+    return _finding(ConditionType.SPEC_VALID, True, Stall("Valid", ""))
+
+
+def _mistakes(turn: Turn) -> str:
+    return "; ".join(turn.mistakes)
+
+
+def _state_compatible(turn: Turn) -> Finding:
+    status, kind = turn.status, ConditionType.STATE_COMPATIBLE
+    view, move = status.upgrade, status.move
+    if view is not None and view.step == upgrade.REFUSED and view.to == turn.job.revision:
+        return _finding(kind, False, Stall("Incompatible", view.reason or ""))
+    if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, "Checking"):
+        reason = "ImagePull" if checking.is_waiting_for_image(turn) else "Checking"
+        return _finding(kind, None, Stall(reason, turn.waits_for or "the new version is checked"))
+    return _finding(kind, True, Stall("Compatible", ""))
+
+
+def _checkpoints_healthy(turn: Turn) -> Finding:
+    kind, c, spec = ConditionType.CHECKPOINTS_HEALTHY, turn.coordinator, turn.spec
+    if c is None or spec is None or not facts.is_active(c):
+        return _finding(kind, None, Stall("NotRunning", "no checkpoints are taken"))
+    rules = spec.checkpoints
+    if rules.interval_ms == 0:
+        return _finding(kind, True, Stall("OnRequest", "checkpoints.interval is 0s"))
+    last_ms = c.last_checkpoint.completed_at_ms if c.last_checkpoint else None
+    since_ms = max((ms for ms in (last_ms, c.started_at_ms) if ms is not None), default=None)
+    limit_ms = _LATE_INTERVALS * (rules.interval_ms + rules.min_pause_ms) + rules.timeout_ms
+    if since_ms is None:
+        return _finding(kind, None, Stall("Starting", "no record has flowed so far"))
+    if turn.is_over(datetime.fromtimestamp(since_ms / 1000, UTC), limit_ms):
+        said = f"none was completed for more than {format_duration(limit_ms)}"
+        return _finding(kind, False, Stall("Late", said))
+    return _finding(kind, True, Stall("OnTime", ""))
+
+
+def _stable(turn: Turn) -> Finding:
+    status, kind, c = turn.status, ConditionType.STABLE, turn.coordinator
+    if c is not None and c.hold is not None:
+        said = f"sinks hold their commits for {c.hold.stable} checkpoints"
+        if c.holds_not:
+            said += f"; these cannot: {', '.join(c.holds_not)}"
+        return _finding(kind, False, Stall("HoldingCommits", said))
+    is_stable = status.revision is not None and status.stable_revision == status.revision
+    if is_stable:
+        return _finding(kind, True, Stall("Proven", f"revision {status.revision}"))
+    said = f"revision {status.revision} has not proved itself so far"
+    return _finding(kind, False, Stall("Unproven", said))
+
+
+def _finding(kind: ConditionType, truth: bool | None, why: Stall) -> Finding:
+    return Finding(kind, ConditionStatus.of(truth), str(why.reason), why.message[:_WORD_LENGTH_MAX])

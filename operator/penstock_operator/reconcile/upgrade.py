@@ -1,0 +1,381 @@
+"""From one version to the next, and back when the next one does not run.
+
+Checking while the old one runs, Stopping, Replacing, Starting under a hold, Stabilizing until the
+hold is over; a version that fails on the way is remembered, and the last stable one goes on from the
+snapshot before it.
+"""
+
+from __future__ import annotations
+
+from penstock.spec.changes import FieldClass, changes
+from penstock.spec.orders import JobPhase, JobStatus
+from penstock.spec.parts.moves import UpgradeMode
+from penstock.spec.parts.quantities import format_duration
+from penstock.spec.streamjob import DesiredState, StreamJobSpec
+from penstock_operator.reconcile import checking, facts, starting, stopping
+from penstock_operator.reconcile.steady import keep
+from penstock_operator.reconcile.turn import DONE, RUNNING, Stall, Turn
+from penstock_operator.resources.names import ANNOTATION_RETRY, ANNOTATION_ROLLBACK, request_kind
+from penstock_operator.resources.status import (
+    Move,
+    MoveKind,
+    Phase,
+    Step,
+    StopWay,
+    UpgradeView,
+)
+
+REFUSED, FAILED, STABLE, ROLLED_BACK = "Refused", "Failed", "Stable", "RolledBack"
+"""How an upgrade ends, in `status.upgrade.step` and in the history."""
+
+
+def begin(turn: Turn, revision: str, *, way: StopWay | None) -> None:
+    """Intend the upgrade; `way` Nothing: there is no run to stop."""
+    reason = plan(turn, way)
+    turn.begin(MoveKind.UPGRADE, Step.CHECKING, reason=reason, to_revision=revision, way=way)
+    turn.update(
+        upgrade=UpgradeView.model_validate(
+            {
+                "from": turn.status.revision,
+                "to": revision,
+                "step": Step.CHECKING,
+                "snapshot": turn.status.next_restore,
+                "reason": reason,
+                "started_at": turn.now,
+            }
+        )
+    )
+
+
+def plan(turn: Turn, way: StopWay | None) -> str:
+    """What changed, which snapshot is carried over, and why that one, in a sentence."""
+    spec, accepted = turn.spec, turn.observed.accepted
+    assert spec is not None, turn.status
+    return f"{_changed(accepted, spec)}; {_snapshot(turn, spec, way)}"
+
+
+def _changed(old: StreamJobSpec | None, new: StreamJobSpec) -> str:
+    if old is None:
+        return "a new version"
+    found = [c.path for c in changes(old, new) if c.kind is FieldClass.UPGRADE]
+    return f"{', '.join(found[:5]) or 'the version'} changed"
+
+
+def _snapshot(turn: Turn, spec: StreamJobSpec, way: StopWay | None) -> str:
+    held = (
+        f", and sinks hold their commits for {spec.upgrade.stable_after.checkpoints} checkpoints"
+        if spec.upgrade.hold_commits
+        else ""
+    )
+    if spec.upgrade.mode is UpgradeMode.STATELESS:
+        return "it begins empty, as upgrade.mode Stateless says"
+    if way is StopWay.NOTHING:
+        return f"nothing runs, it goes on from where the job ended{held}"
+    if spec.upgrade.mode is UpgradeMode.LAST_STATE:
+        return f"it goes on from the newest checkpoint, as upgrade.mode LastState says{held}"
+    c = turn.coordinator
+    if c is not None and not facts.is_running(c):
+        return f"the job is {c.phase}: if it cannot take a savepoint soon, {_unhealthy(spec)}{held}"
+    return f"it goes on from a savepoint that stops the job{held}"
+
+
+def _unhealthy(spec: StreamJobSpec) -> str:
+    rule = spec.upgrade.when_unhealthy
+    return f"upgrade.whenUnhealthy is {rule}"
+
+
+# ── the steps ───────────────────────────────────────────────────────────────────────────────────
+
+
+def check(turn: Turn) -> None:
+    """The step Checking: the old version runs on."""
+    move, spec = turn.move, turn.spec
+    assert move is not None, turn.status
+    assert move.to_revision is not None, move
+    if move.way is not StopWay.NOTHING:
+        keep(turn)
+    if spec is None:
+        turn.wait("the spec has mistakes")
+        return
+    has_state = (turn.job.status.attempt or 0) > 0
+    is_stateless = spec.upgrade.mode is UpgradeMode.STATELESS
+    against = checking.LATEST if has_state and not is_stateless else None
+    verdict = checking.check(turn, move.to_revision, against=against)
+    if verdict is None:
+        return
+    if verdict.fits:
+        _step(turn, Step.STOPPING, "the new version can go on; the old one is stopped")
+    else:
+        turn.update(failed_revision=move.to_revision)
+        _tell(turn, step=REFUSED, reason=verdict.sentence, finished_at=turn.now)
+        turn.finish(
+            REFUSED,
+            f"revision {move.to_revision} cannot go on from the job's state: {verdict.sentence}; "
+            f"the old one stays. Change the spec, or annotate {ANNOTATION_RETRY} to try it again",
+            phase=Phase.PENDING if move.way is StopWay.NOTHING else Phase.RUNNING,
+            is_warning=True,
+        )
+
+
+def enter_replacing(turn: Turn) -> None:
+    """The old run is over: the new version's templates come."""
+    move = turn.move
+    assert move is not None, turn.status
+    assert move.to_revision is not None, move
+    snapshot = _goes_on_from(turn)
+    starting.enter_replacing(
+        turn,
+        f"revision {move.to_revision} takes over from {snapshot or 'nothing'}",
+        to_revision=move.to_revision,
+        snapshot=snapshot,
+    )
+    _tell(turn, step=Step.REPLACING, snapshot=snapshot)
+
+
+def replace(turn: Turn) -> None:
+    """The step Replacing."""
+    if starting.replace(turn):
+        starting.enter_starting(turn, "the new version is ordered to start")
+        _tell(turn, step=Step.STARTING)
+    else:
+        _look_for_failure(turn)
+
+
+def start(turn: Turn) -> None:
+    """The step Starting."""
+    if starting.start(turn):
+        c = turn.coordinator
+        if c is not None and c.phase is JobPhase.FINISHED:
+            _stable(turn, "it ran to the end of its input", Phase.FINISHED)
+            return
+        _step(
+            turn,
+            Step.STABILIZING,
+            "the new version runs; it counts as stable after some checkpoints",
+        )
+    else:
+        _look_for_failure(turn)
+
+
+def stabilize(turn: Turn) -> None:
+    """The step Stabilizing."""
+    move, c = turn.move, turn.coordinator
+    assert move is not None, turn.status
+    assert move.to_parallelism is not None, move
+    starting.ensure(turn, move.to_revision, move.to_parallelism)
+    turn.wait("the new version proves itself")
+    if c is None or c.revision != move.to_revision:
+        _look_for_failure(turn)
+        return
+    if c.hold is not None and not move.held:
+        turn.note(held=True)
+    if c.phase is JobPhase.FINISHED:
+        _stable(turn, "it ran to the end of its input", Phase.FINISHED)
+    elif is_proven(turn, c, was_held=move.held):
+        _stable(turn, "sinks commit again", Phase.RUNNING)
+    else:
+        _look_for_failure(turn)
+
+
+def is_proven(turn: Turn, c: JobStatus, *, was_held: bool) -> bool:
+    """Whether what runs is stable: its hold is over, or enough checkpoints are completed."""
+    if turn.spec is None or c.hold is not None or c.phase is JobPhase.FAILED:
+        return False
+    return was_held or c.completed_in_attempt >= turn.spec.upgrade.stable_after.checkpoints
+
+
+def _stable(turn: Turn, why: str, phase: Phase) -> None:
+    move = turn.move
+    assert move is not None, turn.status
+    turn.update(stable_revision=move.to_revision, restore_id=move.restore_id)
+    _tell(turn, step=STABLE, finished_at=turn.now)
+    turn.finish(STABLE, f"revision {move.to_revision} is stable: {why}", phase=phase)
+
+
+def _step(turn: Turn, step: Step, message: str) -> None:
+    turn.enter(step, message)
+    _tell(turn, step=step)
+
+
+def _tell(turn: Turn, **fields: object) -> None:
+    if turn.status.upgrade is not None:
+        turn.update(upgrade=turn.status.upgrade.model_copy(update=fields))
+
+
+def _goes_on_from(turn: Turn) -> str | None:
+    c = turn.coordinator
+    return (c.next_restore if c is not None else None) or turn.job.status.next_restore
+
+
+# ── when it does not run ────────────────────────────────────────────────────────────────────────
+
+
+def _look_for_failure(turn: Turn) -> None:
+    """Roll back from a version that does not run, or say that it does not."""
+    move = turn.move
+    assert move is not None, turn.status
+    found = failure(turn, move)
+    if found is None:
+        return
+    if can_roll_back(turn, move):
+        _roll_back(turn, move, found)
+    elif _wants_something_else(turn, move):
+        turn.update(failed_revision=move.to_revision)
+        _tell(turn, step=FAILED, reason=found.message, finished_at=turn.now)
+        turn.finish(FAILED, found.message, phase=Phase.FAILED, is_warning=True)
+    else:
+        turn.stall = found
+        if starting.refusal(turn) is not None:
+            turn.try_again(starting.retry_after(move.tries))
+
+
+def failure(turn: Turn, move: Move) -> Stall | None:
+    """Why the version that is started does not run; None as long as it may yet."""
+    if is_rollback_asked_for(turn):
+        return Stall("RollbackRequested", f"asked for by the annotation {ANNOTATION_ROLLBACK}")
+    trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
+    if trouble is not None and trouble.is_fault:
+        return Stall(trouble.reason, trouble.message)
+    if (error := starting.refusal(turn)) is not None:
+        return Stall("StartRefused", error)
+    c = turn.coordinator
+    if c is not None and c.revision == move.to_revision and c.attempt > (move.attempt or c.attempt):
+        said = c.end_reason or (c.last_error.what if c.last_error else "no reason given")
+        if c.phase is JobPhase.FAILED:
+            return Stall("JobFailed", f"the job failed: {said}")
+        if c.attempt - (move.attempt or 0) > starting.ATTEMPTS_MAX:
+            return Stall("CrashLoop", f"its attempts fail one after the other: {said}")
+    return _too_late(turn, move, trouble)
+
+
+def _too_late(turn: Turn, move: Move, trouble: facts.Trouble | None) -> Stall | None:
+    limit_ms = _limit_ms(turn, move)
+    if limit_ms is None or not turn.is_over(move.since, limit_ms):
+        return None
+    why = trouble.message if trouble else turn.waits_for or "no reason is known"
+    return Stall(
+        "Timeout", f"the step {move.step} took longer than {format_duration(limit_ms)}: {why}"
+    )
+
+
+def _limit_ms(turn: Turn, move: Move) -> int | None:
+    """The longest time for the step; proving takes as long as its checkpoints do."""
+    spec = turn.spec
+    if spec is None:
+        return None
+    if move.step is not Step.STABILIZING:
+        return spec.upgrade.timeout_ms
+    if spec.checkpoints.interval_ms == 0:
+        return None
+    each_ms = spec.checkpoints.interval_ms + spec.checkpoints.min_pause_ms
+    return spec.upgrade.timeout_ms + spec.upgrade.stable_after.checkpoints * each_ms
+
+
+def can_roll_back(turn: Turn, move: Move) -> bool:
+    """Whether there is a version to go back to, and it may be done."""
+    stable = turn.status.stable_revision
+    return (
+        turn.spec is not None
+        and (turn.spec.upgrade.rollback or is_rollback_asked_for(turn))
+        and stable not in (None, move.to_revision)
+        and turn.has_revision(stable)
+    )
+
+
+def is_rollback_asked_for(turn: Turn) -> bool:
+    """Whether a person annotated the upgrade so."""
+    receipt = turn.job.status.requests.get(request_kind(ANNOTATION_ROLLBACK))
+    return receipt is not None and receipt.phase == RUNNING
+
+
+def _wants_something_else(turn: Turn, move: Move) -> bool:
+    spec = turn.spec
+    if spec is None or not turn.is_valid:
+        return False
+    return turn.job.revision != move.to_revision or spec.desired_state is DesiredState.SUSPENDED
+
+
+def _roll_back(turn: Turn, move: Move, found: Stall) -> None:
+    stable = turn.status.stable_revision
+    turn.update(failed_revision=move.to_revision)
+    _tell(turn, step=FAILED, reason=found.message)
+    turn.finish(FAILED, found.message, phase=Phase.ROLLING_BACK, is_warning=True)
+    turn.begin(
+        MoveKind.ROLLBACK,
+        Step.STOPPING,
+        reason=f"back to revision {stable}: {found.message}",
+        to_revision=stable,
+        snapshot=move.snapshot,
+    )
+    _settle_request(turn)
+
+
+def _settle_request(turn: Turn) -> None:
+    """A request that led to a rollback is no approval of what it may cost."""
+    kind = request_kind(ANNOTATION_ROLLBACK)
+    receipt = turn.receipt(kind)
+    if receipt is not None and receipt.phase == RUNNING:
+        turn.give_receipt(kind, receipt.model_copy(update={"phase": DONE}))
+
+
+# ── the way back ────────────────────────────────────────────────────────────────────────────────
+
+
+def stop_failed(turn: Turn) -> None:
+    """The step Stopping of a rollback: what failed does not run on."""
+    move = turn.move
+    assert move is not None, turn.status
+    assert move.to_revision is not None, move
+    if stopping.stop(turn):
+        starting.enter_replacing(
+            turn,
+            f"revision {move.to_revision} comes back",
+            to_revision=move.to_revision,
+        )
+
+
+def replace_back(turn: Turn) -> None:
+    """The step Replacing of a rollback."""
+    if starting.replace(turn):
+        starting.enter_starting(turn, "the last stable version is ordered to start")
+    else:
+        _say_stuck(turn)
+
+
+def start_back(turn: Turn) -> None:
+    """The step Starting of a rollback."""
+    move = turn.move
+    assert move is not None, turn.status
+    if starting.start(turn):
+        _tell(turn, step=ROLLED_BACK, finished_at=turn.now)
+        _settle_request(turn)
+        failed = turn.status.failed_revision
+        turn.finish(
+            ROLLED_BACK,
+            f"revision {move.to_revision} runs again; {failed} is not tried until the annotation "
+            f"{ANNOTATION_RETRY} or another change",
+            phase=Phase.RUNNING,
+            is_warning=True,
+        )
+    else:
+        _say_stuck(turn)
+
+
+def _say_stuck(turn: Turn) -> None:
+    move = turn.move
+    assert move is not None, turn.status
+    if turn.stall is not None:
+        return
+    trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
+    if trouble is not None:
+        turn.stall = Stall("RollbackFailed", trouble.message)
+    if (error := starting.refusal(turn)) is not None:
+        turn.stall = Stall("RollbackFailed", error)
+        turn.try_again(starting.retry_after(move.tries))
+
+
+def retried(turn: Turn) -> None:
+    """A person wants the failed revision to be tried again."""
+    if turn.status.failed_revision is not None:
+        turn.announce("Retry", f"revision {turn.status.failed_revision} may be tried again")
+    turn.update(failed_revision=None)
