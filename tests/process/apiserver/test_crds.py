@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,11 +79,12 @@ def test_the_api_server_answers_a_wrong_spec_with_a_sentence(jobs: Jobs, case: I
     assert case.at in said
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/streamjob.yaml")), ids=str)
-def test_what_an_example_says_has_its_place_in_the_schema(jobs: Jobs, path: Any) -> None:
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*/streamjob.yaml")), ids=lambda p: p.parent.name
+)
+def test_an_example_for_a_laptop_is_taken_as_it_is(jobs: Jobs, path: Path) -> None:
     code, said = jobs.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(path))
-    refusals = [line for line in said.splitlines() if "not shared by pods" not in line]
-    assert code == 0 or all("is invalid" in line for line in refusals if line), said
+    assert code == 0, said
 
 
 # ── defaults ─────────────────────────────────────────────────────────────────────────────────────
@@ -328,19 +331,34 @@ def with_crd(api_server: ApiServer) -> Iterator[Callable[[dict[str, Any]], None]
     put(ours)
 
 
+MOVE = {"kind": "Upgrade", "step": "Stopping", "id": "x"}
+
+
+def status_after_writing(
+    jobs: Jobs, status: dict[str, Any], *, expected: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What stands there once `move` is as expected: a new schema is taken up a little later."""
+    deadline = time.monotonic() + 30
+    while True:
+        jobs.write_status(status)
+        stored = jobs.get()["status"]
+        if stored.get("move") == expected:
+            return stored
+        assert time.monotonic() < deadline, stored
+
+
 def test_an_older_schema_drops_what_it_does_not_know_without_a_word_and_tells_its_version(
     jobs: Jobs, with_crd: Callable[[dict[str, Any]], None]
 ) -> None:
     ours = yaml.safe_load((ROOT / "crds" / "streamjobs.yaml").read_text())
     older = without(ours, "status", "move")
     older["metadata"]["annotations"]["penstock.dev/schema-version"] = "0"
-    with_crd(older)
     assert jobs.replace(stream_job()) == ""
-    move = {"kind": "Upgrade", "step": "Stopping", "id": "x"}
-    jobs.write_status({"phase": "Upgrading", "move": move})
-    assert jobs.get()["status"] == {"phase": "Upgrading"}
+    with_crd(older)
+    assert status_after_writing(jobs, {"phase": "Upgrading", "move": MOVE}, expected=None) == {
+        "phase": "Upgrading"
+    }
     crd = jobs.server.get("crd", "streamjobs.penstock.dev")
     assert crd["metadata"]["annotations"]["penstock.dev/schema-version"] == "0"
     with_crd(ours)
-    jobs.write_status({"move": move})
-    assert jobs.get()["status"]["move"] == move
+    status_after_writing(jobs, {"move": MOVE}, expected=MOVE)
