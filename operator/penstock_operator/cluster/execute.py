@@ -178,8 +178,7 @@ class _Deeds:
             live = self._kube.get(REVISIONS, self._job.namespace, name)
             must_be_ours(self._job, live, "ControllerRevision")
             if live["revision"] != effect.number:
-                patch = {"revision": effect.number}
-                self._kube.merge(REVISIONS, self._job.namespace, name, patch)
+                self._kube.replace(REVISIONS, {**live, "revision": effect.number})
 
     def _record_of(self, revision: str) -> Record:
         """As it was kept; never rendered anew once it is."""

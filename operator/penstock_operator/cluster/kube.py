@@ -193,6 +193,16 @@ class Kube:
             content_type="application/merge-patch+json",
         )
 
+    def replace(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """The whole object, of the very version that was read."""
+        metadata = manifest["metadata"]
+        return self._ask(
+            "PUT",
+            resource.path(metadata["namespace"], metadata["name"]),
+            query={"fieldManager": MANAGER},
+            body=manifest,
+        )
+
     def replace_status(self, resource: Resource, manifest: Manifest) -> Manifest:
         """The whole status, of the very version that was read; returns what was stored."""
         metadata = manifest["metadata"]
@@ -234,7 +244,7 @@ class Kube:
             response = self._pool.request(
                 method,
                 f"{self._configuration.host}{path}{'?' + urlencode(query) if query else ''}",
-                body=None if body is None else json.dumps(body).encode(),
+                body=None if body is None else _encoded(body),
                 headers=self._headers(content_type),
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
                 retries=False,
@@ -261,6 +271,11 @@ class Kube:
             if header["value"]:
                 headers[header["key"]] = header["value"]
         return headers
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """Without spaces, in the order it has: the data of a ControllerRevision is compared by its bytes."""
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _error(status: int, answer: Any, where: str) -> PenstockError:

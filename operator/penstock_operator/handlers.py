@@ -1,0 +1,280 @@
+"""The operator's process: every kopf decorator, and the command line.
+
+kopf only watches. Whatever it sees puts a job's name into our own queue, where one turn per job runs at
+a time: observe, decide, execute (`cluster.turn`). Nothing is kept that a restart would miss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+
+from penstock.core.errors import PenstockError
+from penstock_operator.cluster.agenda import Agenda
+from penstock_operator.cluster.coordinator_client import IN_CLUSTER, CoordinatorClient
+from penstock_operator.cluster.execute import Tools
+from penstock_operator.cluster.health import make_server
+from penstock_operator.cluster.keys import cluster_identity, operator_key
+from penstock_operator.cluster.kube import SAVEPOINTS, STREAM_JOBS, Kube
+from penstock_operator.cluster.log import Forwarding, Log, make_log
+from penstock_operator.cluster.memory import Memory
+from penstock_operator.cluster.metrics import Metrics
+from penstock_operator.cluster.observe import JobKey, Observer, Settings
+from penstock_operator.cluster.queue import WorkQueue
+from penstock_operator.cluster.schema import SchemaGate
+from penstock_operator.cluster.turn import Turns
+from penstock_operator.reconcile.job import reconcile
+from penstock_operator.resources.names import GROUP, LABEL_JOB, VERSION
+
+_RESYNC_S = 60.0
+_STOP_TIMEOUT_S = 20.0
+_HTTP_PORT = 8080
+_THREADS = 4
+_LABELLED = (
+    ("v1", "pods"),
+    ("v1", "persistentvolumeclaims"),
+    ("apps/v1", "deployments"),
+    ("apps/v1", "statefulsets"),
+)
+"""What belongs to a job by its label, and tells that something happened to it."""
+
+Jobs = WorkQueue[JobKey]
+
+
+def watching(queue: Jobs) -> kopf.OperatorRegistry:
+    """What kopf is to look at."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.peering.standalone = True
+        settings.scanning.disabled = True
+        # A watch whose end is never told would leave us with the minute's resync alone.
+        settings.watching.server_timeout = 300
+        settings.watching.client_timeout = 360
+        settings.watching.connect_timeout = 10
+        settings.networking.request_timeout = 30
+        settings.networking.connect_timeout = 10
+        for version, plural in _LABELLED:
+            settings.watching.label_selectors[version, plural] = LABEL_JOB
+
+    # A registry of our own has none of kopf's ways to log in.
+    @kopf.on.login(registry=registry)
+    def login(**told: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**told) or kopf.login_with_kubeconfig(**told)
+
+    @kopf.on.event(GROUP, VERSION, "streamjobs", registry=registry)
+    async def on_job(namespace: str | None, name: str | None, **_: Any) -> None:
+        queue.add(JobKey(str(namespace), str(name)))
+
+    @kopf.on.event(GROUP, VERSION, "savepoints", registry=registry)
+    async def on_savepoint(namespace: str | None, spec: kopf.Spec, **_: Any) -> None:
+        if job := spec.get("jobName"):
+            queue.add(JobKey(str(namespace), job))
+
+    async def on_part(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        if job := labels.get(LABEL_JOB):
+            queue.add(JobKey(str(namespace), job))
+
+    for version, plural in _LABELLED:
+        group, _slash, version = version.rpartition("/")
+        kopf.on.event(group, version, plural, id=f"on_{plural}", registry=registry)(on_part)
+    return registry
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The command line of `run`; namespaces are all when none is named."""
+
+    namespaces: tuple[str, ...]
+    worker_image: str
+    operator_namespace: str
+    coordinator_url: str
+    threads: int
+    http_port: int
+
+
+def run(flags: Flags, log: Log) -> int:
+    """Until SIGTERM."""
+    kube = Kube.from_environment(threads=flags.threads + 2)
+    schema = SchemaGate(kube)
+    _wait_for_schema(schema, log)
+    settings = Settings(
+        worker_image=flags.worker_image,
+        cluster=cluster_identity(kube),
+        fail_points=os.environ.get("PENSTOCK_FAIL_POINTS") == "1",
+    )
+    coordinators = CoordinatorClient(flags.coordinator_url, threads=flags.threads)
+    memory, metrics = Memory(time.monotonic), Metrics()
+    tools = Tools(
+        kube=kube,
+        coordinators=coordinators,
+        memory=memory,
+        settings=settings,
+        key=operator_key(kube, flags.operator_namespace),
+        now=lambda: datetime.now(UTC),
+        log=log,
+    )
+    turns = Turns(
+        Observer(kube, coordinators, memory, settings),
+        reconcile,
+        tools,
+        schema=schema,
+        metrics=metrics,
+    )
+    queue: Jobs = WorkQueue(Agenda(random.random), turns.turn, threads=flags.threads, log=log)
+    server = make_server(flags.http_port, age_s=queue.age_s, metrics=metrics)
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    resync = threading.Thread(
+        target=_resync, args=(kube, flags.namespaces, queue, log), name="resync", daemon=True
+    )
+    queue.start()
+    resync.start()
+    log.info("operator runs", namespaces=flags.namespaces or "all", image=flags.worker_image)
+    try:
+        kopf.run(
+            registry=watching(queue),
+            standalone=True,
+            clusterwide=not flags.namespaces,
+            namespaces=flags.namespaces,
+        )
+    finally:
+        queue.stop(_STOP_TIMEOUT_S)
+        server.shutdown()
+    log.info("operator ends")
+    return 0
+
+
+def _wait_for_schema(schema: SchemaGate, log: Log) -> None:
+    """Until the CRDs are there: kopf looks for kinds once, when it starts."""
+    said = None
+    while True:
+        try:
+            why = schema.objection()
+        except PenstockError as e:
+            why = e.what
+        if why is None:
+            return
+        if why != said:
+            log.error("waiting", error=why)
+            said = why
+        time.sleep(2)
+
+
+def _resync(kube: Kube, namespaces: Sequence[str], queue: Jobs, log: Log) -> None:
+    """Every job is looked at once a minute, whatever the watches have missed."""
+    while True:
+        for namespace in namespaces or (None,):
+            try:
+                for key in _jobs(kube, namespace):
+                    queue.add(key)
+            except PenstockError as e:
+                log.warning("resync failed", error=e.what)
+        time.sleep(_RESYNC_S)
+
+
+def _jobs(kube: Kube, namespace: str | None) -> set[JobKey]:
+    """All StreamJobs, and those that a Savepoint names."""
+    jobs = {
+        JobKey(job["metadata"]["namespace"], job["metadata"]["name"])
+        for job in kube.list(STREAM_JOBS, namespace)
+    }
+    return jobs | {
+        JobKey(savepoint["metadata"]["namespace"], savepoint["spec"]["jobName"])
+        for savepoint in kube.list(SAVEPOINTS, namespace)
+        if savepoint.get("spec", {}).get("jobName")
+    }
+
+
+def check_uninstall(namespaces: Sequence[str]) -> int:
+    """1 while there are StreamJobs: without an operator their deletion would hang."""
+    kube = Kube.from_environment()
+    found = sorted(
+        f"{job['metadata']['namespace']}/{job['metadata']['name']}"
+        for namespace in namespaces or (None,)
+        for job in kube.list(STREAM_JOBS, namespace)
+    )
+    if not found:
+        return 0
+    shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    print(
+        f"error: {len(found)} StreamJob{'s' if len(found) > 1 else ''} would be left without an operator: "
+        f"{shown}\n  do     delete them first: kubectl delete streamjobs --all --all-namespaces",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="penstock-operator", description="Keeps every StreamJob as its object says."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run_parser = commands.add_parser("run", help="watch and reconcile until SIGTERM")
+    uninstall = commands.add_parser("check-uninstall", help="exit code 1 while StreamJobs exist")
+    for command in (run_parser, uninstall):
+        command.add_argument(
+            "--namespaces",
+            default=os.environ.get("PENSTOCK_NAMESPACES", ""),
+            help="a,b: only these; default all",
+        )
+    environment = os.environ.get
+    run_parser.add_argument(
+        "--worker-image",
+        default=environment("PENSTOCK_WORKER_IMAGE"),
+        required="PENSTOCK_WORKER_IMAGE" not in os.environ,
+        help="image of jobs that name none",
+    )
+    run_parser.add_argument(
+        "--operator-namespace",
+        default=environment("PENSTOCK_OPERATOR_NAMESPACE"),
+        required="PENSTOCK_OPERATOR_NAMESPACE" not in os.environ,
+        help="where the operator's own key is kept",
+    )
+    run_parser.add_argument(
+        "--coordinator-url",
+        default=IN_CLUSTER,
+        help="where a coordinator answers, of {coordinator}, {namespace}, {job}; for tests",
+    )
+    run_parser.add_argument("--threads", type=int, default=_THREADS, help="turns at once")
+    run_parser.add_argument("--http-port", type=int, default=_HTTP_PORT, help="/healthz, /metrics")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process; its exit code."""
+    parsed = _parsed(arguments)
+    namespaces = tuple(n for n in parsed.namespaces.replace(" ", "").split(",") if n)
+    log = make_log()
+    logging.basicConfig(handlers=[Forwarding(log)], level=logging.WARNING, force=True)
+    try:
+        if parsed.command == "check-uninstall":
+            return check_uninstall(namespaces)
+        flags = Flags(
+            namespaces=namespaces,
+            worker_image=parsed.worker_image,
+            operator_namespace=parsed.operator_namespace,
+            coordinator_url=parsed.coordinator_url,
+            threads=parsed.threads,
+            http_port=parsed.http_port,
+        )
+        return run(flags, log)
+    except PenstockError as e:
+        log.error("operator ends", error=e.what, where=e.where, fix=e.fix)
+        return e.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
