@@ -1,19 +1,24 @@
 """The simulator notices when a rule of the protocol is broken; else it could not be trusted when it
 finds nothing."""
 
+from dataclasses import replace
+
 import pytest
 
+from penstock.checkpoint import disposal, log, rescaling
+from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
-from penstock.checkpoint import log
+from penstock.checkpoint.origin import Origin, RestoreFrom
 from penstock.core import paths
 from penstock.core.ids import AttemptNumber
 from penstock.core.log import Entry
-from penstock.testing.simulation.job import JOB
+from penstock.core.manifest import Manifest
+from penstock.testing.simulation.job import JOB, SINKS
 from penstock.testing.simulation.shell import Shell
 from penstock.testing.simulation.simulation import Simulation
-from penstock.testing.simulation.store import Put
+from penstock.testing.simulation.store import SAVEPOINTS, Put
 
-SEEDS = 60
+SEEDS = 100
 
 
 class WithoutFence(Shell):
@@ -68,6 +73,77 @@ class DeletesBeforeTheEntry(Shell):
         super().append(entry)
 
 
+class CommitsAllInAHold(Shell):
+    """Lets sinks commit all that they restore, although a hold stands."""
+
+    def execute(self, effect: do.Effect) -> None:
+        if isinstance(effect, do.Prepare) and effect.committed is not None:
+            restored = effect.attempt.restored_from
+            if restored is not None:
+                effect = replace(effect, committed=restored.id)
+        super().execute(effect)
+
+
+class ReleasesAtOnce(Shell):
+    """Lets sinks commit every completed checkpoint, although a hold stands."""
+
+    def execute(self, effect: do.Effect) -> None:
+        if isinstance(effect, do.NotifyCompleted):
+            effect = replace(effect, commit=True)
+        super().execute(effect)
+
+
+class ForgetsWhatAHoldWithholds(Shell):
+    """Takes a cancel's end for the word that everything is committed, although a hold stands."""
+
+    def execute(self, effect: do.Effect) -> None:
+        entry = self.job.entry
+        if isinstance(effect, do.Prepare) and entry is not None and entry.hold is not None:
+            bare = {
+                uid: {i: replace(part, lists={}) for i, part in parts.items()}
+                if uid in SINKS
+                else parts
+                for uid, parts in effect.restore.items()
+            }
+            effect = replace(effect, restore=bare)
+        super().execute(effect)
+
+
+class RollsBackAfterTheRelease(Shell):
+    """Goes back to before an upgrade whose output was committed."""
+
+    def take(self, event: told.Event) -> None:
+        entry, former = self.job.entry, self.sim.oracles.former_hold
+        is_asked = isinstance(event, told.StartOrdered) and event.origin is Origin.HOLD
+        if is_asked and former and entry and entry.hold is None:
+            path = former.from_.path
+            if (data := self.sim.store.objects.get(path)) is not None:
+                named = RestoreFrom(former.from_, Manifest.from_bytes(data, path=path))
+                event = replace(event, origin=Origin.RESTORE, restore=named)
+        super().take(event)
+
+
+class DisposesOfWhatIsNeeded(Shell):
+    """Deletes a savepoint without asking who needs it."""
+
+    def take(self, event: told.Event) -> None:
+        if isinstance(event, told.DisposeOrdered) and event.manifest is not None:
+            paths = disposal.objects(f"{SAVEPOINTS}/{event.folder}", event.manifest)
+            self.delete(paths, lambda: None)
+        else:
+            super().take(event)
+
+
+class AnswersRescalesTooEarly(Shell):
+    """Calls a change of parallelism done when its records flow, before a checkpoint makes it firm."""
+
+    def execute(self, effect: do.Effect) -> None:
+        tried = rescaling.trying(self.job.entry)
+        if isinstance(effect, do.Run) and tried is not None:
+            super().execute(do.Answer(tried.request_id, True, {}))
+        super().execute(effect)
+
+
 def first_violation(shell: type[Shell]) -> str | None:
     outcomes = (Simulation(seed, shell=shell).run() for seed in range(SEEDS))
     return next((o.violation for o in outcomes if o.violation), None)
@@ -75,7 +151,18 @@ def first_violation(shell: type[Shell]) -> str | None:
 
 @pytest.mark.parametrize(
     "broken",
-    [WithoutFence, WithoutListing, TakesLateAcknowledgements, DeletesBeforeTheEntry],
+    [
+        WithoutFence,
+        WithoutListing,
+        TakesLateAcknowledgements,
+        DeletesBeforeTheEntry,
+        CommitsAllInAHold,
+        ReleasesAtOnce,
+        ForgetsWhatAHoldWithholds,
+        RollsBackAfterTheRelease,
+        DisposesOfWhatIsNeeded,
+        AnswersRescalesTooEarly,
+    ],
     ids=lambda shell: shell.__name__,
 )
 def test_a_broken_rule_is_noticed(broken: type[Shell]):

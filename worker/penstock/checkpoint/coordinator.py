@@ -311,10 +311,10 @@ class JobCoordinator:
             case EntryKind.SETTINGS:
                 self._live.adopt(entry)
                 self._orders.settings_won()
+            case EntryKind.DROPPED:
+                self._orders.dropped_won()
             case EntryKind.ENDED:
                 self._ends.won(entry)
-            case _:
-                raise AssertionError(entry.kind)
 
     def _go_on(self, run: RunningAttempt) -> None:
         """While records flow: end a hold that was long enough, see to checkpoints."""

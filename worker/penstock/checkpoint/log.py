@@ -191,6 +191,11 @@ def with_settings(previous: Entry, settings: dict[str, Any], *, nonce: str, at_m
     return replace(_next(previous, EntryKind.SETTINGS, nonce, at_ms), settings=settings)
 
 
+def dropped(previous: Entry, *, nonce: str, at_ms: int) -> Entry:
+    """Something outside the job's folder is about to be deleted: who wins this has the job."""
+    return _next(previous, EntryKind.DROPPED, nonce, at_ms)
+
+
 def ended(
     previous: Entry,
     end: End,

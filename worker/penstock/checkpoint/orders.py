@@ -71,6 +71,7 @@ class Orders:
         self._live = live
         self._out = outbox
         self._settings: told.SettingsOrdered | None = None
+        self._disposals: list[told.DisposeOrdered] = []
         self._disposing: dict[str, str] = {}
 
     def take(self, order: Order) -> None:
@@ -97,13 +98,17 @@ class Orders:
 
     def advance(self) -> bool:
         """Do what was remembered and can be done now; whether an entry is on its way for it."""
-        order = self._settings
-        if order is None or self._at.phase not in _WITH_A_RUN or self._is_ending:
+        entry, settings = self._at.entry, self._settings
+        if entry is None:
             return False
-        entry = self._at.newest
-        settings = {**entry.settings, LIVE: order.live}
-        self._at.append(log.with_settings(entry, settings, **self._at.stamp()))
-        return True
+        if settings is not None and self._at.phase in _WITH_A_RUN and not self._is_ending:
+            wanted = {**entry.settings, LIVE: settings.live}
+            self._at.append(log.with_settings(entry, wanted, **self._at.stamp()))
+            return True
+        if self._disposals:
+            self._at.append(log.dropped(entry, **self._at.stamp()))
+            return True
+        return False
 
     # ── start ───────────────────────────────────────────────────────────────────────────────────
 
@@ -253,30 +258,49 @@ class Orders:
 
     # ── dispose ─────────────────────────────────────────────────────────────────────────────────
 
+    def dropped_won(self) -> None:
+        """Nobody else has the job: what was asked to be deleted is, if nothing needs it now."""
+        orders, self._disposals = self._disposals, []
+        for order in orders:
+            self._delete(order)
+
     def disposed(self, request_id: str) -> None:
         """All objects of a savepoint are gone."""
         url = self._disposing.pop(request_id, None)
         self._out.answer(request_id, ok=True, path=url)
 
     def _dispose(self, order: told.DisposeOrdered) -> None:
-        request_id, manifest = order.request_id, order.manifest
-        url = f"{self._at.identity.savepoints_url}/{order.folder}"
-        if request_id in self._disposing:
+        entry = self._at.entry
+        if order.request_id in self._disposing or order in self._disposals:
             return
-        if manifest is None:
-            self._out.answer(request_id, ok=True, path=url)
-            return
+        if order.manifest is None:
+            self._out.answer(order.request_id, ok=True, path=self._url(order))
+        elif entry is None:
+            self._delete(order)  # there is no log, and nothing that needs it
+        elif self._at.phase is Phase.WAITING and entry.end is None:
+            error = "the newest attempt is not this coordinator's; ask again when the job runs"
+            self._out.answer(order.request_id, ok=False, error=error)
+        else:
+            self._disposals.append(order)
+
+    def _delete(self, order: told.DisposeOrdered) -> None:
+        url, manifest = self._url(order), order.manifest
+        assert manifest is not None, order
         kept = log.kept(self._at.entry) if self._at.entry else []
         if self._at.opening is not None and self._at.opening.snapshot is not None:
             kept.append(self._at.opening.snapshot)
-        error = disposal.refusal(
-            self._at.identity.job, url, manifest, kept, self._snapshots.manifests
-        )
+        known = self._snapshots.manifests
+        error = disposal.refusal(self._at.identity.job, url, manifest, kept, known)
         if error is not None:
-            self._out.answer(request_id, ok=False, error=error)
+            self._out.answer(order.request_id, ok=False, error=error)
             return
-        self._disposing[request_id] = url
-        self._out.do(do.DisposeSavepoint(request_id, disposal.objects(order.folder, manifest)))
+        self._disposing[order.request_id] = url
+        self._out.do(
+            do.DisposeSavepoint(order.request_id, disposal.objects(order.folder, manifest))
+        )
+
+    def _url(self, order: told.DisposeOrdered) -> str:
+        return f"{self._at.identity.savepoints_url}/{order.folder}"
 
     # ── what all share ──────────────────────────────────────────────────────────────────────────
 

@@ -19,7 +19,7 @@ LOG_FORMAT = "penstock-log/1"
 
 
 class EntryKind(StrEnum):
-    """What happened; the string is on disk: never change one."""
+    """What happened; the string is on disk: never change one. `dropped`: a savepoint is deleted."""
 
     OPENED = "opened"
     COMPLETED = "completed"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from penstock.checkpoint import log, restore, retention
+from penstock.checkpoint.rescaling import Outcome, rescale_of
 from penstock.core import paths
-from penstock.core.log import EndKind, Entry, SnapshotRef
+from penstock.core.log import EndKind, Entry, Hold, SnapshotRef
 from penstock.core.manifest import Manifest
 from penstock.core.snapshots import KeyedSource
 from penstock.testing.simulation import job
@@ -29,7 +30,9 @@ class Oracles:
         self._outside = outside
         self._input = input_
         self.newest: Entry | None = None
+        self.former_hold: Hold | None = None
         self._lineage: set[str] = set()
+        self._rescaled: set[str] = set()
         self._checked: set[str] = set()
         self._manifests: dict[str, Manifest] = {}
         store.watch.append(self._on_change)
@@ -54,9 +57,15 @@ class Oracles:
             return  # a number that had been trimmed: its writer will see the newer ones
         if self.newest is not None and entry.seq != self.newest.seq + 1:
             raise Violation(f"entry {entry.seq} follows {self.newest.seq}")
+        if self.newest is not None and self.newest.hold is not None:
+            self.former_hold = self.newest.hold
         self.newest = entry
         self._lineage.add(entry.nonce)
-        self._world.note(f"log: {entry.seq} {entry.kind} attempt {entry.attempt.number}")
+        self._world.note(
+            f"log: {entry.seq} {entry.kind} attempt {entry.attempt.number} "
+            f"at {entry.attempt.parallelism}" + (" in a hold" if entry.hold else "")
+        )
+        self._check_rescale(entry)
         for ref in log.kept(entry):
             self._check_whole(ref)
         point = log.recovery_point(entry)
@@ -74,8 +83,25 @@ class Oracles:
         assert self.newest is not None, transaction
         point = log.recovery_point(self.newest)
         self._check_covered(transaction, point, "the recovery point")
+        if self.newest.hold is not None and transaction.checkpoint > self.newest.hold.after:
+            raise Violation(f"{transaction.name} is committed, and a hold withholds it")
         if self.newest.hold is not None:
             self._check_covered(transaction, self.newest.hold.from_, "what the hold goes back to")
+
+    def check_rescaled(self, request_id: str) -> None:
+        """Somebody is told that the job runs at another parallelism: the log says so, too."""
+        if request_id not in self._rescaled:
+            raise Violation(f"{request_id} is answered as done, and the log does not tell of it")
+
+    def _check_rescale(self, entry: Entry) -> None:
+        found = rescale_of(entry)
+        if found is None:
+            return
+        if found.outcome is Outcome.DONE:
+            self._rescaled.add(found.request_id)
+        is_back = entry.end is not None or entry.attempt.parallelism == len(found.former)
+        if found.outcome is Outcome.FAILED and not is_back:
+            raise Violation(f"{found.request_id} failed, and the job does not run as before")
 
     def check_won(self, entry: Entry) -> None:
         """Somebody believes that this entry won: then it was the newest of the log once."""

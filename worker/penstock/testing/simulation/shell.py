@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from penstock.checkpoint import effects as do
@@ -50,17 +50,21 @@ class Connection:
 class Shell:
     """One coordinator process; `name` is unique to it."""
 
-    def __init__(self, sim: Simulation, name: str, settings: CheckpointSettings) -> None:
+    def __init__(
+        self, sim: Simulation, name: str, revision: str, settings: CheckpointSettings
+    ) -> None:
         self.sim = sim
         self.name = name
+        self.revision = revision
         self.is_alive = True
         self.is_paused = False
         self.answers: dict[str, do.Answer] = {}
         self.connections: dict[WorkerId, Connection] = {}
         self.job = JobCoordinator(
-            Identity(JOB, owner="sim", revision="1", incarnation=name, savepoints_url=SAVEPOINTS),
+            Identity(JOB, "sim", revision, incarnation=name, savepoints_url=SAVEPOINTS),
             GRAPH,
             settings,
+            read_settings=lambda live: replace(settings, interval_ms=live["interval"]),
         )
         self._backlog: deque[Callable[[], None]] = deque()
 
@@ -138,9 +142,16 @@ class Shell:
             case do.DeleteFiles(files, savepoints):
                 root = SAVEPOINTS + "/" if savepoints else ""
                 self.delete(tuple(root + path for path in files), lambda: None)
+            case do.DisposeSavepoint(request_id, files):
+                paths = tuple(f"{SAVEPOINTS}/{path}" for path in files)
+                self.delete(paths, lambda: self.take(told.SavepointDisposed(request_id)))
+            case do.ApplySettings(live):
+                self.sim.world.note(f"{self.name}: settings {live}")
             case do.Answer(request_id, ok, detail):
                 self.sim.world.note(f"{self.name}: answers {request_id}: {ok} {detail}")
                 self.answers[request_id] = effect
+                if ok and request_id.startswith("rescale"):
+                    self.sim.oracles.check_rescaled(request_id)
             case do.StandDown(reason):
                 self.sim.world.note(f"{self.name}: stands down: {reason}")
                 self.die()

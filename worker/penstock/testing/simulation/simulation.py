@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from penstock.checkpoint import events as told
+from penstock.checkpoint.origin import Origin
 from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, OnCancellation
 from penstock.core.ids import AttemptNumber, ChannelId, SubtaskId, WorkerId
-from penstock.core.log import End, EndKind
+from penstock.core.log import End, EndKind, Entry
+from penstock.core.manifest import Manifest
+from penstock.core.paths import METADATA
 from penstock.testing.simulation.job import GRAPH, Input
 from penstock.testing.simulation.oracles import Oracles
 from penstock.testing.simulation.outside import Outside, Violation
 from penstock.testing.simulation.shell import Connection, Shell
-from penstock.testing.simulation.store import SimulatedStore
+from penstock.testing.simulation.store import SAVEPOINTS, SimulatedStore
 from penstock.testing.simulation.tasks import Channel, Task
 from penstock.testing.simulation.worker import Worker
 from penstock.testing.simulation.world import Link, World
 
-WORKERS = 3
+WORKERS = 4
 TROUBLE_MS = 30_000
 DEADLINE_MS = 900_000
 SETTLE_MS = 45_000
 CALM_SEEDS = 8
+EVENTFUL_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Outcome:
 
 
 class Simulation:
-    """A job, its processes and its troubles. Every eighth seed is calm: nothing fails.
+    """A job, its processes and its troubles. Every eighth seed is calm: nothing fails. Every third is
+    eventful: there is more to read, and more is ordered, upgrades with holds above all.
 
     `shell` may be a subclass that breaks a rule, to see that it is noticed.
     """
@@ -50,7 +55,9 @@ class Simulation:
         self.is_calm = seed % CALM_SEEDS == 0
         self.store = SimulatedStore(self.world)
         self.outside = Outside(self.world)
-        self.input = Input(tuple(rng.randrange(0, 50) for _ in range(rng.randrange(2, 5))))
+        self.is_eventful = seed % EVENTFUL_SEEDS == 1
+        most = 150 if self.is_eventful else 50
+        self.input = Input(tuple(rng.randrange(0, most) for _ in range(rng.randrange(2, 5))))
         self.oracles = Oracles(self.world, self.store, self.outside, self.input)
         self.speed = rng.choice((0.03, 0.1, 0.3))
         self.declines = 0.0
@@ -72,8 +79,11 @@ class Simulation:
         self._names = 0
         self._uuids = 0
         self._parallelism = rng.randrange(1, WORKERS + 1)
-        self._orders = 0
+        self._orders = self._starts = 0
+        self._revision = 1
+        self._upgrades = rng.randrange(3, 6) if self.is_eventful else rng.randrange(3)
         self._stops = 0 if self.is_calm and rng.random() < 0.5 else rng.randrange(3)
+        self._stops += 3 * self.is_eventful
 
     def run(self) -> Outcome:
         """Until the job has finished and everything is quiet, or something is wrong."""
@@ -168,7 +178,7 @@ class Simulation:
 
     def _start_coordinator(self) -> None:
         self._names += 1
-        shell = self._shell(self, f"C{self._names}", self._settings)
+        shell = self._shell(self, f"C{self._names}", str(self._revision), self._settings)
         self.shells.append(shell)
         self.world.note(f"{shell.name} starts")
         shell.start()
@@ -195,7 +205,7 @@ class Simulation:
     def _keep_one(self) -> None:
         """The platform starts a coordinator when there is none, and ends one too many at last."""
         alive = [s for s in self.shells if s.is_alive]
-        if not alive:
+        if not any(s.revision == str(self._revision) for s in alive):
             self._start_coordinator()
         elif len(alive) > 1 and not self.is_troubled and not any(s.is_paused for s in alive):
             self.world.note(f"{alive[0].name} is one too many")
@@ -256,38 +266,84 @@ class Simulation:
         if shell.is_idle:
             if entry is not None and entry.end is not None and self._is_last(entry.end):
                 return
-            if rng.random() < 0.3:
-                self._parallelism = rng.randrange(1, WORKERS + 1)
-            seq = entry.seq if entry else 0
-            self._send(
-                shell,
-                told.StartOrdered(
-                    f"start-{seq}-{shell.name}",
-                    after=seq,
-                    revision="1",
-                    parallelism=self._parallelism,
-                    max_parallelism=8,
-                    hold_stable=rng.choice((None, None, 2)),
-                ),
-            )
+            if shell.job.phase is Phase.ENDED and self._upgrades and rng.random() < 0.3:
+                self._change_revision()
+            elif shell.revision == str(self._revision):
+                self._order_start(shell, entry)
             return
         if shell.job.phase not in (Phase.RUNNING, Phase.BACKING_OFF, Phase.DEPLOYING):
             return
         self._orders += 1
-        wish = rng.randrange(40)
+        number = self._orders
+        wish = rng.randrange(25 if self.is_eventful else 50)
         if wish < 3:
-            self._send(shell, told.SavepointOrdered(f"savepoint-{self._orders}"))
+            self._send(shell, told.SavepointOrdered(f"savepoint-{number}"))
         elif wish == 3:
-            self._send(shell, told.CheckpointOrdered(f"checkpoint-{self._orders}"))
+            self._send(shell, told.CheckpointOrdered(f"checkpoint-{number}"))
         elif wish in (4, 5) and self._stops:
             self._stops -= 1
-            self._send(shell, told.StopOrdered(f"stop-{self._orders}"))
-        elif wish == 6 and self._stops:
+            self._send(shell, told.StopOrdered(f"stop-{number}"))
+        elif wish in (6, 7) and self._stops:
             self._stops -= 1
-            self._send(shell, told.CancelOrdered(f"cancel-{self._orders}"))
+            retain = rng.choice((None, True, True, True, False))
+            self._send(shell, told.CancelOrdered(f"cancel-{number}", retain))
+        elif wish in (8, 9, 10):
+            target = rng.randrange(1, WORKERS + 2)
+            self._send(shell, told.RescaleOrdered(f"rescale-{number}", target))
+        elif wish == 11:
+            live = {"interval": rng.choice((200, 700, 2_000))}
+            self._send(shell, told.SettingsOrdered(f"settings-{number}", live))
+        elif wish == 12:
+            self._order_disposal(shell, number)
+        elif wish in (13, 14) and self._upgrades and not self.is_calm:
+            self._change_revision()
+
+    def _order_start(self, shell: Shell, entry: Entry | None) -> None:
+        """Mostly from the log; where a hold stands, also back to before it, or forth in it."""
+        rng = self.world.rng
+        if rng.random() < 0.3:
+            self._parallelism = rng.randrange(1, WORKERS + 1)
+        seq = entry.seq if entry else 0
+        goes_back = entry is not None and rng.random() < (0.4 if entry.hold else 0.1)
+        self._starts += 1
+        self._send(
+            shell,
+            told.StartOrdered(
+                f"start-{seq}-{self._starts}",
+                after=seq,
+                revision=shell.revision,
+                parallelism=self._parallelism,
+                max_parallelism=8,
+                origin=Origin.HOLD if goes_back else Origin.LOG,
+                hold_stable=rng.choice((2, 4) if self.is_eventful else (None, None, 2)),
+            ),
+        )
+
+    def _order_disposal(self, shell: Shell, number: int) -> None:
+        """One of the savepoints that stand is not wanted any more."""
+        paths = sorted(
+            path
+            for path in self.store.objects
+            if path.startswith(SAVEPOINTS) and path.endswith(METADATA)
+        )
+        if paths:
+            path = self.world.rng.choice(paths)
+            manifest = Manifest.from_bytes(self.store.objects[path], path=path)
+            folder = path.removeprefix(SAVEPOINTS + "/").removesuffix("/" + METADATA)
+            self._send(shell, told.DisposeOrdered(f"dispose-{number}", folder, manifest))
+
+    def _change_revision(self) -> None:
+        """Other code is to run: coordinators of the old one are ended, but for one that is paused."""
+        self._revision += 1
+        self._upgrades -= 1
+        self.world.note(f"revision {self._revision}")
+        for shell in self.shells:
+            if shell.is_alive and not shell.is_paused:
+                shell.die()
+        self._start_coordinator()
 
     def _send(self, shell: Shell, order: told.Event) -> None:
-        self.world.note(f"ordered from {shell.name}: {order}")
+        self.world.note(f"ordered from {shell.name}: {_short(order)}")
         shell.take(order)
         if self.world.chance(0.3):
             self.world.soon(lambda: shell.guard(lambda: shell.take(order)), at_most_ms=3_000)
@@ -300,10 +356,11 @@ class Simulation:
 
     def _is_last(self, end: End) -> bool:
         """Whether nobody starts it again: after a cancel that deletes all, it would begin anew."""
-        return end.kind is EndKind.FINISHED or (
-            end.kind is EndKind.CANCELLED
-            and self._settings.on_cancellation is OnCancellation.DELETE
-        )
+        return end.kind is EndKind.FINISHED or end.deletes
+
+
+def _short(order: told.Event) -> str:
+    return str(replace(order, manifest=None) if isinstance(order, told.DisposeOrdered) else order)
 
 
 def _touches(name: ChannelId, tasks: Iterable[Task]) -> bool:
