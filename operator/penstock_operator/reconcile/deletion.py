@@ -6,7 +6,7 @@ and goes anyway after a time; state then stays where it is, and that is told.
 
 from __future__ import annotations
 
-from penstock.spec.orders import JobPhase
+from penstock.spec.orders import CancelOrder, RequestPhase
 from penstock.spec.parts.moves import Deletion, DeletionPolicy
 from penstock_operator.reconcile import facts, starting, steady, stopping
 from penstock_operator.reconcile.effects import (
@@ -15,14 +15,15 @@ from penstock_operator.reconcile.effects import (
     RunDisposal,
     SetFinalizer,
 )
-from penstock_operator.reconcile.turn import Turn
+from penstock_operator.reconcile.turn import SOON, Turn, request_id
 from penstock_operator.resources.names import (
     ANNOTATION_DELETION,
     DELETION_FORCE,
     FINALIZER_STREAMJOB,
 )
-from penstock_operator.resources.status import MoveKind, Phase, Step, StopWay
+from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StopWay
 
+_TRIES_MAX = 5
 ALL_CHECKPOINTS = "checkpoints"
 """The purpose of a disposal that is not about one savepoint."""
 
@@ -118,9 +119,26 @@ def _stop(turn: Turn) -> None:
     is_taken_down = workload is None or workload.is_deleting
     if move.way is not StopWay.NOTHING and not is_taken_down:
         _keep_while_it_ends(turn)
+    drops_all = _rules(turn).policy is DeletionPolicy.DELETE and turn.job.status.attempt
+    if turn.coordinator is not None and drops_all:
+        _drop_checkpoints(turn, move)
+        return
     # A foreground deletion takes the coordinator away before the finalizer goes.
     if (turn.coordinator is None and is_taken_down) or stopping.stop(turn):
         _after_stop(turn)
+
+
+def _drop_checkpoints(turn: Turn, move: Move) -> None:
+    """The coordinator ends the run, if there is one, and deletes what it has."""
+    known = turn.ask(CancelOrder(request_id=request_id(move, "drop"), retain=False))
+    if known is not None and known.phase is RequestPhase.DONE:
+        _release(turn, "its checkpoints are deleted")
+    elif known is not None and known.phase is RequestPhase.FAILED and move.tries < _TRIES_MAX:
+        turn.try_again(SOON)
+    elif known is not None and known.phase is RequestPhase.FAILED:
+        turn.enter(Step.DISPOSING, f"the coordinator cannot delete its checkpoints: {known.error}")
+    else:
+        turn.wait("the coordinator deletes the job's checkpoints")
 
 
 def _keep_while_it_ends(turn: Turn) -> None:
@@ -130,15 +148,10 @@ def _keep_while_it_ends(turn: Turn) -> None:
 
 
 def _after_stop(turn: Turn) -> None:
-    c = turn.coordinator
-    if _rules(turn).policy is DeletionPolicy.DELETE:
-        is_dropped = c is not None and c.phase is JobPhase.CANCELLED
-        if not is_dropped and turn.has_revision(turn.job.status.revision):
-            turn.enter(Step.DISPOSING, "the job's checkpoints are deleted")
-            return
-        _release(turn, "its checkpoints are deleted" if is_dropped else "it never ran")
+    if _rules(turn).policy is DeletionPolicy.DELETE and turn.job.status.attempt:
+        turn.enter(Step.DISPOSING, "a pod deletes the job's checkpoints")
     else:
-        _release(turn, "the run has ended")
+        _release(turn, "the run has ended" if turn.job.status.attempt else "it never ran")
 
 
 def _dispose(turn: Turn) -> None:

@@ -104,10 +104,11 @@ def _forbidden(turn: Turn) -> tuple[str, ...]:
 
 
 def _record_revision(turn: Turn) -> None:
+    """The accepted revision has the highest number, also when it is an older one again."""
     revision = turn.job.revision
-    if turn.is_valid and revision is not None and not turn.has_revision(revision):
-        number = max((r.number for r in turn.observed.revisions), default=0) + 1
-        turn.do(RecordRevision(revision, number))
+    newest = max(turn.observed.revisions, key=lambda r: r.number, default=None)
+    if turn.is_valid and revision is not None and (newest is None or newest.id != revision):
+        turn.do(RecordRevision(revision, newest.number + 1 if newest else 1))
         turn.look_again(SOON)
 
 

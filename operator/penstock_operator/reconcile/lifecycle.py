@@ -23,8 +23,10 @@ from penstock_operator.reconcile import (
 )
 from penstock_operator.reconcile.effects import EnsureWorkers, RemoveCoordinator
 from penstock_operator.reconcile.turn import Stall, Turn
+from penstock_operator.resources.conditions import ConditionType
 from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StopWay
 
+_RECOVERY_PATIENCE_MS = 60_000
 PHASES: Mapping[MoveKind, Phase] = MappingProxyType(
     {
         MoveKind.START: Phase.STARTING,
@@ -118,7 +120,19 @@ def _is_up(turn: Turn) -> bool:
         return status.phase is not Phase.PENDING
     if c.phase in (JobPhase.STOPPED, JobPhase.CANCELLED):
         return False
-    return c.phase is not JobPhase.WAITING or facts.is_about_to_recover(turn.observed)
+    if c.phase is not JobPhase.WAITING:
+        return True
+    return facts.is_about_to_recover(turn.observed) and not _has_waited(turn)
+
+
+def _has_waited(turn: Turn) -> bool:
+    """Whether a coordinator that should recover by itself does not: an order gets a reason."""
+    ready = next((c for c in turn.job.status.conditions if c.type == ConditionType.READY), None)
+    return (
+        ready is not None
+        and (ready.status, ready.reason) == ("False", JobPhase.WAITING)
+        and turn.is_over(ready.last_transition_time, _RECOVERY_PATIENCE_MS)
+    )
 
 
 def _why_started(turn: Turn) -> str:
@@ -145,7 +159,9 @@ def _begin_start(turn: Turn, revision: str, reason: str) -> None:
 
 def _is_restored_anew(turn: Turn) -> bool:
     obeyed, spec = turn.job.status.restore_id, turn.job.spec
-    return spec is not None and obeyed is not None and obeyed != restore_id_of(spec.restore)
+    if spec is None or obeyed is None or starting.is_latest(spec.restore):
+        return False
+    return obeyed != restore_id_of(spec.restore)
 
 
 def _suspend_if_running(turn: Turn) -> None:

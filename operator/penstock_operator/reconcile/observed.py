@@ -142,7 +142,8 @@ class Observed:
     names, of whichever job. `selector` finds the workers' pods. `fail_points`: whether the annotation
     hold-at is obeyed, in tests alone. `refusals` are the orders that the coordinator refused before they
     began, by request id, each with its sentence: remembered for some minutes, and forgotten with the
-    operator's process.
+    operator's process. `watched_since` is when this process began to look: time before it counts for no
+    time-out.
     """
 
     job: JobObject
@@ -162,3 +163,4 @@ class Observed:
     selector: str | None = None
     fail_points: bool = False
     refusals: Mapping[str, str] = field(default_factory=dict)
+    watched_since: datetime | None = None

@@ -103,16 +103,12 @@ def move_groups(turn: Turn) -> None:
     if not facts.is_active(c):
         turn.wait(f"the job is {c.phase}")
         return
-    if c.parallelism == move.to_parallelism:
-        if facts.is_running(c):
-            _moved(turn, move, c.rescale)
-        else:
-            turn.wait("workers restore")
-        return
-    known = turn.ask(
-        RescaleOrder(request_id=request_id(move, "rescale"), parallelism=move.to_parallelism)
-    )
-    if known is not None and known.phase is RequestPhase.FAILED:
+    order = RescaleOrder(request_id=request_id(move, "rescale"), parallelism=move.to_parallelism)
+    known = turn.ask(order) if facts.is_running(c) else turn.outcome(order.request_id)
+    is_told = c.rescale is not None and c.rescale.request_id == order.request_id
+    if is_told or (known is not None and known.phase is RequestPhase.DONE):
+        _moved(turn, move, c.rescale)
+    elif known is not None and known.phase is RequestPhase.FAILED:
         _fail(turn, known.error or "the coordinator gave no reason")
     else:
         turn.wait("key groups move")

@@ -28,7 +28,7 @@ from penstock_operator.reconcile.effects import (
 )
 from penstock_operator.reconcile.observed import Report, SavepointObject
 from penstock_operator.reconcile.stopping import OPEN, stop_request_id
-from penstock_operator.reconcile.turn import SOON, Turn, object_request_id, request_status
+from penstock_operator.reconcile.turn import SOON, Turn, object_request_id
 from penstock_operator.resources.names import ANNOTATION_REQUEST_ID, FINALIZER_SAVEPOINT
 from penstock_operator.resources.status import (
     MoveKind,
@@ -81,8 +81,8 @@ def _follow(turn: Turn, savepoint: SavepointObject) -> None:
 
 
 def _follow_stop(turn: Turn, savepoint: SavepointObject, stop_id: str) -> None:
-    move, c = turn.move, turn.coordinator
-    known = request_status(c, stop_id) if c is not None else None
+    move = turn.move
+    known = turn.outcome(stop_id)
     is_live = move is not None and move.step is Step.STOPPING and stop_request_id(move) == stop_id
     if known is not None and known.phase is not RequestPhase.RUNNING:
         _end(turn, savepoint, known)
@@ -140,19 +140,28 @@ def _end(turn: Turn, savepoint: SavepointObject, known: RequestStatus) -> None:
         _fail(turn, savepoint, known.error or "the coordinator gave no reason")
         return
     c = turn.coordinator
-    made = c.last_savepoint if c is not None else None
+    assert c is not None, known
+    made = c.last_savepoint
     is_newest = made is not None and known.path is not None and made.path == known.path
     _write(
         turn,
         savepoint,
         phase=SavepointPhase.COMPLETED,
-        job_id=c.job_id if c is not None else None,
+        job_id=c.job_id,
         path=known.path,
         size=format_size(made.size_bytes) if made is not None and is_newest else None,
-        checkpoint_id=made.id if made is not None and is_newest else None,
+        checkpoint_id=made.id if made is not None and is_newest else _number(savepoint, c),
         finished_at=turn.now,
     )
     turn.announce("SavepointCompleted", f"{savepoint.name}: {known.path}")
+
+
+def _number(savepoint: SavepointObject, c: JobStatus) -> int | None:
+    """Of a stop's savepoint, from a coordinator that was started since: the run ended with it."""
+    if ANNOTATION_REQUEST_ID not in savepoint.annotations or c.phase is not JobPhase.STOPPED:
+        return None
+    digits = (c.next_restore or "").rpartition("chk-")[2]
+    return int(digits) if digits.isdigit() else None
 
 
 def _fail(turn: Turn, savepoint: SavepointObject, why: str) -> None:

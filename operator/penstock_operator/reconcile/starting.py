@@ -21,7 +21,9 @@ from penstock.spec.orders import (
     restore_id_of,
 )
 from penstock.spec.parts.moves import UpgradeMode
+from penstock.spec.parts.quantities import format_duration
 from penstock.spec.parts.snapshots import Restore
+from penstock.spec.streamjob import StreamJobSpec
 from penstock_operator.reconcile import checking, facts
 from penstock_operator.reconcile.effects import (
     DeletePods,
@@ -30,15 +32,15 @@ from penstock_operator.reconcile.effects import (
     EnsureWorkers,
 )
 from penstock_operator.reconcile.observed import Pod
-from penstock_operator.reconcile.turn import RUNNING, SOON, Stall, Turn, request_id, request_status
+from penstock_operator.reconcile.turn import RUNNING, SOON, Stall, Turn, request_id
 from penstock_operator.resources.names import ANNOTATION_ROLLBACK, request_kind
 from penstock_operator.resources.status import Move, MoveKind, Step
 
-MOVED_ON = "moved on"
-RUNS_ALREADY = "runs already"
-"""Words of a refused start that mean: look again."""
+_LOOK_AGAIN = ("moved on", "runs already", "this coordinator runs", "is being deleted")
+"""Words of a refused start that mean: the world was another than it seemed."""
 ATTEMPTS_MAX = 3
 """So many attempts may fail before a version counts as one that does not run."""
+LATEST = "Latest"
 _RETRY_MAX = timedelta(minutes=5)
 _RETRY_FIRST = timedelta(seconds=10)
 
@@ -152,7 +154,7 @@ def _has_started(turn: Turn, move: Move, c: JobStatus) -> bool:
     if c.revision != move.to_revision or not facts.is_active(c) or c.phase is JobPhase.ENDING:
         return False
     if move.kind is MoveKind.RESTORE:
-        known = request_status(c, request_id(move, "start"))
+        known = turn.outcome(request_id(move, "start"))
         wanted = resolved(turn) if turn.spec is not None else None
         return (wanted is not None and c.restore_id == restore_id_of(wanted)) or (
             known is not None and known.phase is RequestPhase.DONE
@@ -181,7 +183,7 @@ def _is_answered(turn: Turn, c: JobStatus, order: StartOrder) -> bool:
         turn.wait("the attempt is opened")
         return False
     error = known.error or "the start was refused"
-    if MOVED_ON in error or RUNS_ALREADY in error:
+    if _was_too_early(error):
         turn.try_again(SOON)
     return False
 
@@ -191,11 +193,15 @@ def refusal(turn: Turn) -> str | None:
     move, c = turn.move, turn.coordinator
     if move is None or move.step is not Step.STARTING or c is None:
         return None
-    known = request_status(c, request_id(move, "start"))
+    known = turn.outcome(request_id(move, "start"))
     if known is None or known.phase is not RequestPhase.FAILED or _has_started(turn, move, c):
         return None
     error = known.error or "the start was refused"
-    return None if MOVED_ON in error or RUNS_ALREADY in error else error
+    return None if _was_too_early(error) else error
+
+
+def _was_too_early(error: str) -> bool:
+    return any(words in error for words in _LOOK_AGAIN)
 
 
 def retry_after(tries: int) -> timedelta:
@@ -208,9 +214,10 @@ def _order(turn: Turn, move: Move, c: JobStatus) -> StartOrder | None:
     assert spec is not None, move
     assert move.to_revision is not None, move
     assert move.to_parallelism is not None, move
-    origin, restore = Origin.LOG, restore_of(turn, c)
+    origin: Origin = Origin.LOG
+    restore: Restore | None = restore_of(turn, c)
     if move.restore_id != restore_id_of(spec.restore):
-        restore = None  # it changed since: a move of its own follows
+        restore = latest(spec.restore)  # it changed since: a move of its own follows
     if move.kind is MoveKind.ROLLBACK:
         found = _rollback_origin(turn, move, c)
         if found is None:
@@ -229,7 +236,7 @@ def _order(turn: Turn, move: Move, c: JobStatus) -> StartOrder | None:
         max_parallelism=spec.max_parallelism,
         restore=restore,
         hold=_hold(turn, move),
-        settings=live_settings(spec),
+        settings=settings(spec),
     )
 
 
@@ -244,18 +251,34 @@ def _hold(turn: Turn, move: Move) -> int | None:
     return spec.upgrade.stable_after.checkpoints if is_wanted else None
 
 
-def restore_of(turn: Turn, c: JobStatus) -> Restore | None:
+def restore_of(turn: Turn, c: JobStatus) -> Restore:
     """`spec.restore` as a coordinator can follow it: a Savepoint's name is its path.
 
-    None when it was obeyed before and would be taken for another one now: the coordinator obeys
-    whatever differs from the last.
+    The newest, by the same rules, when it was obeyed before and would be taken for another one now:
+    the coordinator obeys whatever differs from the last.
     """
     spec = turn.spec
     assert spec is not None, turn.status
     restore, is_obeyed = resolved(turn), turn.job.status.restore_id == restore_id_of(spec.restore)
     if is_obeyed and (restore is None or c.restore_id != restore_id_of(restore)):
-        return None
+        return latest(spec.restore)
     return restore or spec.restore
+
+
+def latest(restore: Restore) -> Restore:
+    """The newest snapshot of the job's own, by the rules of a `restore` that does not act now."""
+    return restore.model_copy(update={"from_": LATEST})
+
+
+def is_latest(restore: Restore) -> bool:
+    """Whether it names nothing but the newest."""
+    return restore.from_.lower() == LATEST.lower()
+
+
+def settings(spec: StreamJobSpec) -> dict[str, Any]:
+    """The live settings; never `{}`, which would mean those that the coordinator was started with."""
+    interval = format_duration(spec.checkpoints.interval_ms)
+    return live_settings(spec) or {"checkpoints": {"interval": interval}}
 
 
 def resolved(turn: Turn) -> Restore | None:
@@ -291,8 +314,9 @@ def _rollback_origin(turn: Turn, move: Move, c: JobStatus) -> tuple[Origin, Rest
     if c.next_restore == move.snapshot:
         return Origin.LOG, None
     if is_approved(turn):
-        restore = Restore.model_validate({"from": move.snapshot or "None", "allowOlder": True})
-        return Origin.LOG, restore
+        snapshot = (turn.status.upgrade.snapshot if turn.status.upgrade else None) or move.snapshot
+        restore = Restore.model_validate({"from": snapshot or "None", "allowOlder": True})
+        return Origin.RESTORE, restore
     assert move.to_revision is not None, move
     verdict = checking.check(turn, move.to_revision, against=c.next_restore)
     if verdict is None or verdict.fits:

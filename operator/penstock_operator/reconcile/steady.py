@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from penstock.spec.changes import live_settings
 from penstock.spec.orders import JobPhase, JobStatus, RequestPhase, SettingsOrder
 from penstock.spec.parts.pods import WhenScaledDown
 from penstock_operator.reconcile import facts, starting
@@ -52,7 +51,7 @@ def apply_settings(turn: Turn) -> None:
     c, spec = turn.coordinator, turn.job.spec
     if spec is None or c is None or not facts.is_active(c):
         return
-    wanted = live_settings(spec)
+    wanted = starting.settings(spec)
     if wanted == c.settings:
         return
     id = object_request_id(turn.job.uid, "settings", turn.job.generation)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from penstock.spec.orders import CancelOrder, JobPhase, RequestPhase, StopOrder
-from penstock.spec.parts.moves import DeletionPolicy, UpgradeMode, WhenUnhealthy
+from penstock.spec.parts.moves import UpgradeMode, WhenUnhealthy
 from penstock_operator.reconcile import facts
 from penstock_operator.reconcile.effects import CreateSavepoint
 from penstock_operator.reconcile.turn import SOON, Turn, request_id, savepoint_name
@@ -68,8 +68,6 @@ def _way(turn: Turn, move: Move) -> StopWay:
         case MoveKind.UPGRADE if (
             spec is not None and spec.upgrade.mode is not UpgradeMode.SAVEPOINT
         ):
-            return StopWay.CHECKPOINT
-        case MoveKind.DELETE if spec is not None and spec.deletion.policy is DeletionPolicy.DELETE:
             return StopWay.CHECKPOINT
         case _:
             return StopWay.SAVEPOINT
@@ -137,21 +135,13 @@ def _from_checkpoint(turn: Turn, move: Move, phase: JobPhase) -> bool:
     if move.not_before is not None and turn.now < move.not_before:
         turn.look_again(SOON)
         return False
-    order = CancelOrder(request_id=request_id(move, "cancel"), retain=not _drops_state(turn, move))
+    order = CancelOrder(request_id=request_id(move, "cancel"), retain=True)
     known = turn.ask(order)
     if known is None or known.phase is not RequestPhase.FAILED:
         turn.wait("the run is cancelled, to go on from its newest checkpoint")
         return False
     turn.try_again(timedelta(seconds=5))
     return phase is JobPhase.WAITING  # there was nothing to cancel
-
-
-def _drops_state(turn: Turn, move: Move) -> bool:
-    return (
-        move.kind is MoveKind.DELETE
-        and turn.spec is not None
-        and turn.spec.deletion.policy is DeletionPolicy.DELETE
-    )
 
 
 def _is_recorded(turn: Turn, move: Move) -> bool:

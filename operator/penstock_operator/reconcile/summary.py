@@ -20,7 +20,7 @@ from penstock_operator.resources.conditions import (
     merged,
 )
 from penstock_operator.resources.names import ANNOTATION_RECONCILE, RECONCILE_PAUSED
-from penstock_operator.resources.status import MoveKind, Phase, SnapshotView
+from penstock_operator.resources.status import Move, MoveKind, Phase, SnapshotView, Step
 
 CHECKPOINT_EVERY = timedelta(seconds=60)
 _LATE_INTERVALS = 3
@@ -51,8 +51,8 @@ def _see_run(turn: Turn, c: JobStatus) -> None:
         restarts=c.restarts,
         parallelism=c.parallelism,
         max_parallelism=c.max_parallelism or status.max_parallelism,
-        restored_from=c.restored_from,
-        last_savepoint=_snapshot(c.last_savepoint) or status.last_savepoint,
+        restored_from=_told(turn, c.restored_from),
+        last_savepoint=_savepoint(turn, c),
     )
     is_at_rest = c.phase.is_end or status.next_restore is None or status.attempt != c.attempt
     former, newest = status.last_checkpoint, _snapshot(c.last_checkpoint)
@@ -65,10 +65,33 @@ def _see_run(turn: Turn, c: JobStatus) -> None:
         turn.update(last_checkpoint=newest)
         is_at_rest = True
     if is_at_rest:
-        turn.update(next_restore=c.next_restore)
+        turn.update(next_restore=_told(turn, c.next_restore))
     is_applied = c.revision == status.revision and status.move is None
     if is_applied and facts.is_running(c) and upgrade.is_proven(turn, c, was_held=False):
         turn.update(stable_revision=c.revision)
+
+
+def _savepoint(turn: Turn, c: JobStatus) -> SnapshotView | None:
+    """The newest, also when this coordinator was started after it was taken."""
+    former, newest = turn.job.status.last_savepoint, _snapshot(c.last_savepoint)
+    if newest is None or (former is not None and former.completed_at > newest.completed_at):
+        return former
+    return newest
+
+
+def _told(turn: Turn, path: str | None) -> str | None:
+    """A snapshot as people know it: a stop's checkpoint has the number of the savepoint that it is.
+
+    Others have numbers of their own, so equal numbers mean the same snapshot.
+    """
+    if path is None:
+        return None
+    name, last = path.rstrip("/").rpartition("/")[2], turn.status.last_savepoint
+    known = {s.status.checkpoint_id: s.status.path for s in turn.observed.savepoints}
+    if last is not None:
+        known[last.id] = last.path
+    found = (place for id, place in known.items() if id is not None and f"chk-{id}" == name)
+    return next(found, None) or path
 
 
 def _snapshot(made: SnapshotStatus | None) -> SnapshotView | None:
@@ -161,10 +184,17 @@ def _stall(turn: Turn) -> Stall | None:
     return Stall(trouble.reason, trouble.message) if trouble is not None else None
 
 
+def _runs_on(move: Move) -> bool:
+    """Whether the job runs while this goes on."""
+    return move.kind is MoveKind.RESCALE or (move.kind, move.step) == (
+        MoveKind.UPGRADE,
+        Step.CHECKING,
+    )
+
+
 def _ready(turn: Turn, stall: Stall | None) -> Finding:
     status, c = turn.status, turn.coordinator
-    is_rescaling = status.move is not None and status.move.kind is MoveKind.RESCALE
-    if status.phase is Phase.DELETING or (status.move is not None and not is_rescaling):
+    if status.phase is Phase.DELETING or (status.move is not None and not _runs_on(status.move)):
         why = status.move.reason if status.move is not None else None
         return _finding(ConditionType.READY, False, Stall(status.phase, why or ""))
     if status.revision is None and turn.mistakes:
@@ -210,7 +240,7 @@ def _state_compatible(turn: Turn) -> Finding:
     view, move = status.upgrade, status.move
     if view is not None and view.step == upgrade.REFUSED and view.to == turn.job.revision:
         return _finding(kind, False, Stall("Incompatible", view.reason or ""))
-    if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, "Checking"):
+    if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, Step.CHECKING):
         reason = "ImagePull" if checking.is_waiting_for_image(turn) else "Checking"
         return _finding(kind, None, Stall(reason, turn.waits_for or "the new version is checked"))
     return _finding(kind, True, Stall("Compatible", ""))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from penstock.spec.orders import JobStatus, Order, RequestStatus
+from penstock.spec.orders import JobStatus, Order, RequestPhase, RequestStatus
 from penstock.spec.streamjob import StreamJobSpec
 from penstock_operator.reconcile.effects import Announce, Decision, Effect, Send
 from penstock_operator.reconcile.observed import JobObject, Observed
@@ -92,8 +92,10 @@ class Turn:
         return any(r.id == revision for r in self.observed.revisions)
 
     def is_over(self, since: datetime, limit_ms: int) -> bool:
-        """Whether more than that time has passed."""
-        return self.now - since > timedelta(milliseconds=limit_ms)
+        """Whether more than that time has passed; while nobody looked it stood still."""
+        watched = self.observed.watched_since
+        began = since if watched is None else max(since, watched)
+        return self.now - began > timedelta(milliseconds=limit_ms)
 
     # ── what is decided ─────────────────────────────────────────────────────────────────────────
 
@@ -125,10 +127,21 @@ class Turn:
         """
         assert self.coordinator is not None, order
         self.look_again(SOON)
-        known = request_status(self.coordinator, order.request_id)
+        known = self.outcome(order.request_id)
         if known is None:
             self.do(Send(order))
         return known
+
+    def outcome(self, request_id: str) -> RequestStatus | None:
+        """What is known of a request: its coordinator tells, or refused to take it at all."""
+        requests = self.coordinator.requests if self.coordinator is not None else ()
+        known = next((r for r in requests if r.request_id == request_id), None)
+        error = self.observed.refusals.get(request_id) if known is None else known.error
+        if known is None and error is None:
+            return None
+        if known is None:
+            known = RequestStatus(request_id=request_id, kind="", phase=RequestPhase.FAILED)
+        return known.model_copy(update={"error": " ".join(error.split()) if error else None})
 
     # ── moves ───────────────────────────────────────────────────────────────────────────────────
 
@@ -196,11 +209,6 @@ class Turn:
     def decision(self) -> Decision:
         """What was decided."""
         return Decision(self.status, tuple(self._effects), self._look_again)
-
-
-def request_status(coordinator: JobStatus, request_id: str) -> RequestStatus | None:
-    """What a coordinator knows of a request."""
-    return next((r for r in coordinator.requests if r.request_id == request_id), None)
 
 
 def move_id(job: JobObject, kind: MoveKind, at: datetime) -> str:

@@ -8,13 +8,13 @@ snapshot before it.
 from __future__ import annotations
 
 from penstock.spec.changes import FieldClass, changes
-from penstock.spec.orders import JobPhase, JobStatus
+from penstock.spec.orders import JobPhase, JobStatus, restore_id_of
 from penstock.spec.parts.moves import UpgradeMode
 from penstock.spec.parts.quantities import format_duration
 from penstock.spec.streamjob import DesiredState, StreamJobSpec
 from penstock_operator.reconcile import checking, facts, starting, stopping
 from penstock_operator.reconcile.steady import keep
-from penstock_operator.reconcile.turn import DONE, RUNNING, Stall, Turn
+from penstock_operator.reconcile.turn import DONE, RUNNING, Stall, Turn, savepoint_name
 from penstock_operator.resources.names import ANNOTATION_RETRY, ANNOTATION_ROLLBACK, request_kind
 from penstock_operator.resources.status import (
     Move,
@@ -97,11 +97,9 @@ def check(turn: Turn) -> None:
     if spec is None:
         turn.wait("the spec has mistakes")
         return
-    has_state = (turn.job.status.attempt or 0) > 0
-    is_stateless = spec.upgrade.mode is UpgradeMode.STATELESS
-    against = checking.LATEST if has_state and not is_stateless else None
-    verdict = checking.check(turn, move.to_revision, against=against)
+    verdict = checking.check(turn, move.to_revision, against=_against(turn, spec))
     if verdict is None:
+        _tell_about_image(turn, move, spec)
         return
     if verdict.fits:
         _step(turn, Step.STOPPING, "the new version can go on; the old one is stopped")
@@ -117,19 +115,41 @@ def check(turn: Turn) -> None:
         )
 
 
+def _against(turn: Turn, spec: StreamJobSpec) -> str | None:
+    """What the new version would begin from: a `restore` that is to be obeyed, else the newest."""
+    status, restore = turn.job.status, spec.restore
+    if spec.upgrade.mode is UpgradeMode.STATELESS:
+        return None
+    is_due = status.restore_id != restore_id_of(restore) and not starting.is_latest(restore)
+    found = starting.resolved(turn)
+    if is_due and found is not None:
+        return None if found.from_.lower() == "none" else found.from_
+    return checking.LATEST if status.attempt else None
+
+
+def _tell_about_image(turn: Turn, move: Move, spec: StreamJobSpec) -> None:
+    """The old version runs on while the new image is waited for; after a while that is told."""
+    report = turn.observed.check
+    if report is None or not checking.is_waiting_for_image(turn):
+        return
+    if turn.now - report.created_at > facts.IMAGE_GRACE:
+        said = f": {report.message}" if report.message else ""
+        turn.stall = Stall("ImagePull", f"the image {spec.image} cannot be pulled{said}")
+
+
 def enter_replacing(turn: Turn) -> None:
     """The old run is over: the new version's templates come."""
     move = turn.move
     assert move is not None, turn.status
     assert move.to_revision is not None, move
-    snapshot = _goes_on_from(turn)
+    snapshot, shown = _goes_on_from(turn), _stop_savepoint(turn, move) or _goes_on_from(turn)
     starting.enter_replacing(
         turn,
-        f"revision {move.to_revision} takes over from {snapshot or 'nothing'}",
+        f"revision {move.to_revision} takes over from {shown or 'nothing'}",
         to_revision=move.to_revision,
         snapshot=snapshot,
     )
-    _tell(turn, step=Step.REPLACING, snapshot=snapshot)
+    _tell(turn, step=Step.REPLACING, snapshot=shown)
 
 
 def replace(turn: Turn) -> None:
@@ -202,6 +222,15 @@ def _tell(turn: Turn, **fields: object) -> None:
         turn.update(upgrade=turn.status.upgrade.model_copy(update=fields))
 
 
+def _stop_savepoint(turn: Turn, move: Move) -> str | None:
+    """The savepoint that ended the run: it stays when checkpoints go."""
+    if move.way is not StopWay.SAVEPOINT:
+        return None
+    name = savepoint_name(turn.job.name, stopping.stop_request_id(move))
+    made = next((s for s in turn.observed.savepoints if s.name == name), None)
+    return made.status.path if made is not None else None
+
+
 def _goes_on_from(turn: Turn) -> str | None:
     c = turn.coordinator
     return (c.next_restore if c is not None else None) or turn.job.status.next_restore
@@ -239,13 +268,17 @@ def failure(turn: Turn, move: Move) -> Stall | None:
     if (error := starting.refusal(turn)) is not None:
         return Stall("StartRefused", error)
     c = turn.coordinator
-    if c is not None and c.revision == move.to_revision and c.attempt > (move.attempt or c.attempt):
+    if c is not None and c.revision == move.to_revision and _is_begun(move, c):
         said = c.end_reason or (c.last_error.what if c.last_error else "no reason given")
         if c.phase is JobPhase.FAILED:
             return Stall("JobFailed", f"the job failed: {said}")
         if c.attempt - (move.attempt or 0) > starting.ATTEMPTS_MAX:
             return Stall("CrashLoop", f"its attempts fail one after the other: {said}")
     return _too_late(turn, move, trouble)
+
+
+def _is_begun(move: Move, c: JobStatus) -> bool:
+    return move.attempt is not None and c.attempt > move.attempt
 
 
 def _too_late(turn: Turn, move: Move, trouble: facts.Trouble | None) -> Stall | None:
@@ -351,7 +384,7 @@ def start_back(turn: Turn) -> None:
         _settle_request(turn)
         failed = turn.status.failed_revision
         turn.finish(
-            ROLLED_BACK,
+            "Done",
             f"revision {move.to_revision} runs again; {failed} is not tried until the annotation "
             f"{ANNOTATION_RETRY} or another change",
             phase=Phase.RUNNING,

@@ -66,7 +66,7 @@ def job_status(
         restarts=view.restarts,
         last_checkpoint=_last(view, checkpoints_url, savepoint=False),
         last_savepoint=_last(view, savepoints_url, savepoint=True),
-        restored_from=restored.path if restored else None,
+        restored_from=_folder_url(restored, checkpoints_url),
         next_restore=_folder_url(recovery_point(newest) if newest else None, checkpoints_url),
         restore_id=settings.get(RESTORE_ID),
         completed_in_attempt=view.completed_in_attempt,

@@ -257,7 +257,8 @@ class JobStatus(Answer):
     """GET status: the whole job at one moment.
 
     `restore_id` names the manifest's `restore` that the newest opening obeyed (`restore_id_of`);
-    `next_restore` is the folder of the snapshot that a restart would start from. `end_reason` says
+    `restored_from` is the folder of
+    the snapshot that runs now came from, `next_restore` of the one that a restart would start from. `end_reason` says
     why a run failed.
     `holds_not` are the sinks that cannot hold commits. `settings` are the live ones in force.
     """
