@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from penstock.core.errors import PenstockError
 from penstock_operator.cluster.kube import EVENTS, Conflict, Kube
+from penstock_operator.cluster.log import Log
 from penstock_operator.manifests import names
 from penstock_operator.manifests.names import MANAGER, Job, Manifest
 from penstock_operator.reconcile.effects import Announce
@@ -17,16 +19,23 @@ from penstock_operator.resources.names import API_VERSION
 _NOTE_LENGTH_MAX = 1024
 
 
-def announce(kube: Kube, job: Job, told: Announce, *, now: datetime) -> None:
-    """Say it; said before, count it."""
+def announce(kube: Kube, job: Job, told: Announce, *, now: datetime, log: Log) -> None:
+    """Say it; said before, count it. What cannot be said stops nothing."""
     event = _event(job, told, now=now)
     try:
-        kube.create_event(event)
-    except Conflict:
-        name = event["metadata"]["name"]
-        found = kube.get(EVENTS, job.namespace, name)
-        patch = {"count": found.get("count", 1) + 1, "lastTimestamp": event["lastTimestamp"]}
-        kube.merge(EVENTS, job.namespace, name, patch)
+        try:
+            kube.create_event(event)
+        except Conflict:
+            _count(kube, event)
+    except PenstockError as e:
+        log.info("event not written", reason=told.reason, message=told.message, error=e.what)
+
+
+def _count(kube: Kube, event: Manifest) -> None:
+    namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+    found = kube.get(EVENTS, namespace, name)
+    patch = {"count": found.get("count", 1) + 1, "lastTimestamp": event["lastTimestamp"]}
+    kube.merge(EVENTS, namespace, name, patch)
 
 
 def _event(job: Job, told: Announce, *, now: datetime) -> Manifest:

@@ -161,7 +161,7 @@ class _Deeds:
                 if savepoint := self._kube.find(SAVEPOINTS, self._job.namespace, name):
                     self._set_finalizer(SAVEPOINTS, savepoint, FINALIZER_SAVEPOINT, present=present)
             case effects.Announce():
-                announce(self._kube, self._job, effect, now=self._tools.now())
+                announce(self._kube, self._job, effect, now=self._tools.now(), log=self._tools.log)
             case _:
                 assert_never(effect)
 

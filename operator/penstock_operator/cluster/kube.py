@@ -89,7 +89,11 @@ class Conflict(Retryable):
 
 
 class Forbidden(Rejected):
-    """Not allowed: no right, a quota, a namespace that is going."""
+    """Not allowed: no right, or a quota."""
+
+
+class NamespaceGoes(Retryable):
+    """Nothing can be made in a namespace that is being deleted."""
 
 
 class Kube:
@@ -287,7 +291,16 @@ def _error(status: int, answer: Any, where: str) -> PenstockError:
             return Conflict(message, where=where)
         case 400 | 405 | 413 | 415 | 422:
             return Rejected(message, where=where)
+        case 403 if _is_of_a_namespace_that_goes(answer):
+            return NamespaceGoes(message, where=where)
         case 401 | 403:
-            fix = "see what the operator's account may do; a quota or a namespace that goes refuses, too"
+            fix = "see what the operator's account may do, and the namespace's quotas"
             return Forbidden(message, where=where, fix=fix)
     return Retryable(f"the API server answered {status}: {message}", where=where)
+
+
+def _is_of_a_namespace_that_goes(answer: Any) -> bool:
+    match answer:
+        case {"details": {"causes": [*causes]}}:
+            return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    return False

@@ -187,7 +187,7 @@ class Observer:
         """What the API server would say to the pods of a new revision; asked once for each.
 
         Raises:
-            Forbidden: it is not about the pods: a quota, a namespace that goes.
+            Forbidden: it is not about the pods, but about a right or a quota.
         """
         known = self._memory.dry_run(job.uid, revision)
         if known is None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from penstock.core.errors import PenstockError, Retryable
 from penstock_operator.cluster.events import announce
 from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
-from penstock_operator.cluster.kube import Conflict
+from penstock_operator.cluster.kube import Conflict, NamespaceGoes
 from penstock_operator.cluster.metrics import Metrics
 from penstock_operator.cluster.observe import JobKey, Observer, Seen
 from penstock_operator.cluster.schema import SchemaGate
@@ -21,6 +21,7 @@ Reconcile: TypeAlias = Callable[[Observed, datetime], Decision]
 
 IDLE = timedelta(minutes=1)
 _AT_ONCE = timedelta(0)
+_SOON = timedelta(seconds=2)
 
 
 class Turns:
@@ -70,6 +71,9 @@ class Turns:
         except Conflict as e:
             self._tools.log.info("seen too late", job=str(key), what=e.what)
             return _AT_ONCE, "conflict"
+        except NamespaceGoes as e:
+            self._tools.log.info("namespace goes", job=str(key), what=e.what)
+            return _SOON, "namespace goes"
         except Retryable:
             raise
         except PenstockError as e:
@@ -82,7 +86,5 @@ class Turns:
     def _tell(self, seen: Seen, error: PenstockError) -> None:
         """What a person must change is told where a person looks."""
         told = Announce("ReconcileFailed", ". ".join(filter(None, (error.what, error.fix))), True)
-        try:
-            announce(self._tools.kube, seen.job, told, now=self._tools.now())
-        except PenstockError as e:
-            self._tools.log.warning("event not written", error=e.what)
+        tools = self._tools
+        announce(tools.kube, seen.job, told, now=tools.now(), log=tools.log)
