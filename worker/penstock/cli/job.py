@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.core.errors import Rejected
 from penstock.core.keygroups import default_max_parallelism
+from penstock.runtime import pod
 from penstock.spec.binding import BoundJob, bind
 from penstock.spec.loading import Draft, draft_of, read_manifest
 from penstock.spec.streamjob import StreamJob, is_entrypoint
@@ -38,6 +40,25 @@ def load(target: str, parameters: Sequence[str] = ()) -> Job:
         Rejected: with all mistakes in fields, entrypoint and parameters together.
     """
     return Job(target, bind(draft(target), overrides(parameters)))
+
+
+def load_here(parameters: Sequence[str] = ()) -> Job:
+    """The job of the pod that this process runs in.
+
+    Raises:
+        Rejected: as `load`; or this is no pod.
+    """
+    manifest, folder = pod.manifest_file(), pod.job_folder()
+    if not manifest.exists():
+        raise Rejected(
+            "no manifest is named",
+            where=f"{manifest}, where a pod has it",
+            fix="name it, as in streamjob.yaml",
+        )
+    read = read_manifest(manifest)
+    read.folder = folder
+    os.chdir(folder)
+    return Job(str(manifest), bind(read, overrides(parameters)))
 
 
 def draft(target: str) -> Draft:

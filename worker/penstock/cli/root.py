@@ -30,6 +30,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
 _FOR_PODS = {
     "worker": "A worker: supervisor of one child per attempt",
     "coordinator": "The coordinator of one job",
+    "dispose": "Delete snapshots of a job that no coordinator leads",
 }
 _MODULES = {
     "run": "run",
@@ -46,6 +47,7 @@ _MODULES = {
     "gc": "gc",
     "worker": "pods",
     "coordinator": "pods",
+    "dispose": "dispose",
 }
 _CLOSING = """\
 JOB is a name from `penstock list`; without one, the only job running here.

@@ -7,6 +7,7 @@ answers them from real stores. All calls block: a coordinator makes them on thre
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from penstock.checkpoint.log import Get, List, PutIfAbsent, StoreAnswer, StoreRe
 from penstock.core.errors import PenstockError
 from penstock.core.ids import JobId
 from penstock.core.manifest import Manifest
+from penstock.runtime.coordinator_config import storage_urls
+from penstock.runtime.pod import NAMESPACE_VARIABLE
+from penstock.spec.streamjob import StreamJob
 from penstock.storage.location import open_store
 from penstock.storage.store import Store
 
@@ -87,6 +91,21 @@ class JobStorage:
                 store, key = self.locate(prefix)
                 root = prefix.removesuffix(key)
                 return {root + info.path: info.length for info in store.list(key)}
+
+
+def storage_of(manifest: StreamJob, folder: Path) -> JobStorage:
+    """Where the job of a manifest keeps its log and snapshots; relative paths start from `folder`.
+
+    Raises:
+        Rejected: the manifest names no storage, or what is none.
+    """
+    checkpoints_url, savepoints_url = storage_urls(manifest)
+    return JobStorage(
+        job=manifest.job_id(namespace=os.environ.get(NAMESPACE_VARIABLE)),
+        checkpoints=open_store(checkpoints_url, base=folder),
+        savepoints=open_store(savepoints_url, base=folder),
+        base=folder,
+    )
 
 
 def put_manifest(store: Store, path: str, manifest: Manifest) -> str | None:

@@ -38,8 +38,7 @@ from penstock.network.control import ControlSocket, connect
 from penstock.network.frames import AnyFrame
 from penstock.runtime import pod, termination
 from penstock.runtime.backends import folder_in
-from penstock.runtime.coordinator_config import storage_urls
-from penstock.runtime.job_storage import JobStorage
+from penstock.runtime.job_storage import JobStorage, storage_of
 from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.orphans import reap_orphans
 from penstock.runtime.pairing import Pairing
@@ -48,7 +47,6 @@ from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, b
 from penstock.spec.loading import load_manifest
 from penstock.spec.streamjob import StreamJob
 from penstock.storage.files import os_errors_translated
-from penstock.storage.location import open_store
 
 log = get_logger()
 
@@ -598,13 +596,7 @@ def _supervisor(flags: Namespace) -> Supervisor:
     configure_logging(around.log, job=loaded.job.metadata.name)
     named = os.environ.get(pod.FOLDER_VARIABLE)
     folder = Path.cwd() if around.is_pod else Path(named or loaded.folder)
-    checkpoints_url, savepoints_url = storage_urls(loaded.job)
-    storage = JobStorage(
-        job=loaded.job.job_id(namespace=os.environ.get(pod.NAMESPACE_VARIABLE)),
-        checkpoints=open_store(checkpoints_url, base=folder),
-        savepoints=open_store(savepoints_url, base=folder),
-        base=folder,
-    )
+    storage = storage_of(loaded.job, folder)
     host_name = socket.gethostname()
     config = SupervisorConfig(
         worker=pod.ordinal(host_name) if flags.worker is None else WorkerId(flags.worker),
