@@ -1,7 +1,7 @@
 """Every effect on a real API server: carried out twice it is the same; what was changed is repaired."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.process.apiserver.deeds import KEY, SPEC, WORKER_IMAGE, make_bench, playing_coordinator
@@ -139,7 +139,7 @@ def test_the_token_is_derived_from_the_jobs_uid(job):
 def test_what_was_deleted_is_made_again(job, kind, name):
     revision = accepted(job)
     job.do(*all_of(revision))
-    job.server.kubectl("delete", kind, name, "-n", job.namespace, "--cascade=orphan")
+    job.server.kubectl("delete", kind, name, "-n", job.namespace)
     job.do(*all_of(revision))
     assert job.server.get(kind, name, "-n", job.namespace)["metadata"]["name"] == name
 
@@ -433,7 +433,7 @@ def test_nothing_is_done_from_a_streamjob_that_has_gone_on(job):
     seen = job.observe()
     job.patch({"metadata": {"annotations": {"a": "b"}}})
     decision = effects.Decision(
-        status_with_move(), (effects.Announce("Told", "too late"),), look_again=NOW - NOW
+        status_with_move(), (effects.Announce("Told", "too late"),), look_again=timedelta()
     )
     from penstock_operator.cluster.execute import execute
 
