@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference that are drawn from the code: manifest, command line, metrics, API.
+"""Writes the pages of docs/reference that are drawn from the code: manifest, Kubernetes, command line, metrics, API.
 
 With `--check` it writes nothing, says which are out of date, and ends with 1 if any is.
 """
@@ -19,7 +19,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from penstock.spec.changes import FieldClass, class_of
 from penstock.spec.without_effect import instead_of
+from penstock_operator.resources import crd, names
+from penstock_operator.resources.conditions import ConditionType
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 HEAD = "<!-- Drawn from the code by scripts/reference.py: change that, not this. -->\n\n"
@@ -30,7 +33,7 @@ FOR_A_CLUSTER = (
     *("upgrade.mode", "upgrade.approval", "upgrade.stableAfter", "upgrade.whenUnhealthy"),
     *("upgrade.holdCommits", "upgrade.rollback", "upgrade.timeout"),
 )
-"""Fields for the Kubernetes operator, which is not there yet."""
+"""Fields that only the Kubernetes operator reads."""
 
 
 # ── manifest ─────────────────────────────────────────────────────────────────────────────────────
@@ -42,17 +45,32 @@ def manifest_page() -> str:
 
     lines = [
         "# The manifest\n",
-        "Every field of a `StreamJob`, the YAML that `penstock run` takes.",
+        "Every field of a `StreamJob`, the YAML that `penstock run` and the Kubernetes operator take.",
         "`penstock graph --schema` prints the same as JSON schema, for editors.",
+        "On a cluster `kubectl explain streamjob.spec` answers; status, Savepoint and annotations are on [another page](kubernetes.md).",
         "A field that does not exist, or has a wrong value, is told with its line before anything runs.\n",
         "Durations are written `500ms`, `10s`, `5m`, `1h30m`; sizes `512Mi`, `10Gi`, `500M`.",
         "*No effect yet*: checked and otherwise ignored.",
-        "*Kubernetes*: for the Kubernetes operator, which is not there yet; ignored by `penstock run`.\n",
+        "*Kubernetes*: for the Kubernetes operator; ignored by `penstock run`.\n",
+        "*A change* says what becomes of a job that runs on Kubernetes when the field changes:\n",
+        *(f"- *{name}*: {text}" for name, text in _CHANGES.values()),
+        "",
         *_part("StreamJob", StreamJob, "", skip={"spec", "metadata", "status"}),
         *_part("metadata", _part_of(StreamJob, "metadata"), "metadata."),
         *_part("spec", StreamJobSpec, ""),
     ]
     return "\n".join(lines) + "\n"
+
+
+_CHANGES = {
+    FieldClass.UPGRADE: ("upgrade", "a new revision; the job moves to it as `upgrade` says."),
+    FieldClass.SCALE: ("rescale", "key groups move between workers; pods stay."),
+    FieldClass.OWN: ("a step of its own", "as the field says; no new revision."),
+    FieldClass.LIVE: ("at once", "the running job takes it over, without a restart."),
+    FieldClass.IGNORE: ("later", "it counts when it is next needed."),
+    FieldClass.FORBIDDEN: ("refused", "fixed for the job's life once it is set."),
+}
+"""By class: its name and what happens."""
 
 
 def manifest_paths() -> set[str]:
@@ -71,15 +89,20 @@ def manifest_paths() -> set[str]:
 def _part(title: str, model: type[BaseModel], path: str, skip: Iterable[str] = ()) -> Iterator[str]:
     fields = {n: f for n, f in model.model_fields.items() if n not in skip}
     plain = {n: f for n, f in fields.items() if _model(f) is None}
+    in_spec = title.startswith("spec")
     yield f"## `{title}`\n"
     if path:
         yield f"{inspect.getdoc(model)}\n"
     if plain:
-        yield "| field | value | default | |\n|---|---|---|---|"
+        yield f"| field | value | default | {'a change | ' if in_spec else ''}|"
+        yield f"|---|---|---|{'---|' if in_spec else ''}---|"
         for name, field in plain.items():
             key = f"{path}{field.alias or name}"
             about = (field.description or "") + _remark(key)
-            yield f"| `{field.alias or name}` | {_kind(field)} | {_default(field)} | {about} |"
+            change = f"{_CHANGES[class_of(key)][0]} | " if in_spec else ""
+            yield (
+                f"| `{field.alias or name}` | {_kind(field)} | {_default(field)} | {change}{about} |"
+            )
         yield ""
     for name, field in fields.items():
         if (part := _model(field)) is not None:
@@ -138,6 +161,76 @@ def _default(field: FieldInfo) -> str:
     if default is None or default in ({}, []):
         return "–"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+# ── Kubernetes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def kubernetes_page() -> str:
+    """docs/reference/kubernetes.md, from the CustomResourceDefinitions."""
+
+    def schema_of(definition: dict[str, Any]) -> Any:
+        version = definition["spec"]["versions"][0]
+        return version["schema"]["openAPIV3Schema"]["properties"]
+
+    stream_job, savepoint = schema_of(crd.streamjobs()), schema_of(crd.savepoints())
+    lines = [
+        "# On Kubernetes: status, Savepoint, annotations\n",
+        "What a person sets in a `StreamJob` is [the manifest](manifest.md).",
+        "This page is what the Kubernetes operator writes, and by which other names it is spoken to.\n",
+        "## Annotations of a StreamJob\n",
+        "An id is a word of your own choice: the same id again asks for nothing new.\n",
+        "| annotation | value | |\n|---|---|---|",
+        *(f"| `{name}` | {value} | {about} |" for name, (value, about) in _ANNOTATIONS.items()),
+        "",
+        "## Labels\n",
+        f"Everything that belongs to a StreamJob has `{names.LABEL_JOB}` with its name;",
+        f"pods and ControllerRevisions have `{names.LABEL_REVISION}` too.\n",
+        "## Conditions of a StreamJob\n",
+        f"{', '.join(f'`{kind}`' for kind in ConditionType)}, each with the generation that it is about.",
+        "`Ready`, `Reconciling` and `Stalled` mean what kstatus and GitOps tools take them for.\n",
+        *_schema_part("StreamJob: status", stream_job["status"]),
+        *_schema_part("Savepoint: spec", savepoint["spec"]),
+        *_schema_part("Savepoint: status", savepoint["status"]),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_ANNOTATIONS = {
+    names.ANNOTATION_SAVEPOINT: ("an id", "Take a savepoint; the job runs on."),
+    names.ANNOTATION_CHECKPOINT: ("an id", "Take a checkpoint now."),
+    names.ANNOTATION_RESTART: ("an id", "Stop with a savepoint and start again from it."),
+    names.ANNOTATION_RETRY: ("an id", "Try a revision again that failed."),
+    names.ANNOTATION_APPROVE: ("the plan's id", "Let an upgrade with `approval: Manual` begin."),
+    names.ANNOTATION_ROLLBACK: ("an id", "Go back to the last stable revision."),
+    names.ANNOTATION_RECONCILE: ("`paused`", "Leave this job alone until the annotation goes."),
+    names.ANNOTATION_DELETION: ("`force`", "Let a deleted StreamJob go at once; its state stays."),
+}
+
+
+def _schema_part(title: str, schema: dict[str, Any]) -> Iterator[str]:
+    yield f"## {title}\n\n{schema['description']}\n\n| field | value | |\n|---|---|---|"
+    below = []
+    for name, field in schema["properties"].items():
+        inner = field.get("items") or field.get("additionalProperties") or field
+        yield f"| `{name}` | {_schema_kind(field)} | {field['description']} |"
+        if "properties" in inner:
+            below.append((name, inner))
+    yield ""
+    for name, inner in below:
+        yield from _schema_part(f"{title}.{name}", inner)
+
+
+def _schema_kind(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " · ".join(f"`{value}`" for value in field["enum"])
+    if field.get("format") == "date-time":
+        return "time"
+    if field["type"] == "object" and "properties" in field:
+        return "below"
+    kinds = {"boolean": "`true` · `false`", "integer": "number", "string": "text"}
+    kinds |= {"array": "list", "object": "map"}
+    return kinds[field["type"]]
 
 
 # ── command line ─────────────────────────────────────────────────────────────────────────────────
@@ -303,6 +396,7 @@ def _first_sentence(value: Any) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "manifest.md": manifest_page,
+    "kubernetes.md": kubernetes_page,
     "command-line.md": command_line_page,
     "metrics.md": metrics_page,
     "api.md": api_page,

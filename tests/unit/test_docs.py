@@ -17,6 +17,7 @@ import pytest
 import penstock
 from penstock import snapshots, testing
 from penstock.spec.without_effect import WITHOUT_EFFECT
+from penstock_operator.resources import names
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -246,6 +247,17 @@ def test_fields_that_are_marked_in_the_manifests_reference_exist() -> None:
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     assert {*WITHOUT_EFFECT, *reference.FOR_A_CLUSTER} <= reference.manifest_paths()
+
+
+def test_every_annotation_that_a_person_writes_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "kubernetes.md").read_text()
+    for_us = {
+        names.ANNOTATION_HOLD_AT,
+        names.ANNOTATION_REQUEST_ID,
+        names.ANNOTATION_SCHEMA_VERSION,
+    }
+    known = {v for n, v in vars(names).items() if n.startswith("ANNOTATION_")}
+    assert {name for name in known if f"| `{name}` |" in page} == known - for_us
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -142,7 +142,8 @@ class Checkpoints(SpecModel):
 
     storage: Storage | None = Field(
         default=None,
-        description="s3://bucket/folder, or a folder. Default: the chart's; on a laptop ./state.",
+        description="s3://bucket/folder; on a laptop also a folder. "
+        "Default: the chart's; on a laptop ./state.",
     )
     interval_ms: DurationMs = Field(
         default="10s",
@@ -198,7 +199,8 @@ class Savepoints(SpecModel):
 
     storage: Storage | None = Field(
         default=None,
-        description="s3://bucket/folder, or a folder. Default: beside the checkpoints.",
+        description="s3://bucket/folder; on a laptop also a folder. "
+        "Default: beside the checkpoints.",
     )
     schedule: Annotated[Text, AfterValidator(_schedule)] | None = Field(
         default=None, description='When to take one by itself, as cron does, in UTC: "0 3 * * *".'
