@@ -1,0 +1,84 @@
+"""What cannot be taken back is done only when the stored status says that it is intended."""
+
+from __future__ import annotations
+
+from tests.simulation.operator.cluster import Cluster, StreamJobObject
+from tests.simulation.operator.store import Violation
+
+from penstock.spec.orders import CancelOrder, Order, RescaleOrder, StartOrder, StopOrder
+from penstock_operator.reconcile import effects as do
+from penstock_operator.reconcile.effects import Effect
+from penstock_operator.resources.names import ANNOTATION_DELETION
+from penstock_operator.resources.status import Move, MoveKind, Phase, Step
+
+_AT_REST = (Phase.SUSPENDED, Phase.FINISHED, Phase.FAILED)
+_LETS_GO = (MoveKind.SUSPEND, MoveKind.DELETE)
+
+
+def check_intention(cluster: Cluster, job: StreamJobObject, effect: Effect) -> None:
+    """Raises Violation."""
+    status, move = job.status, job.status.move
+    match effect:
+        case do.Send(order=order):
+            _check_order(order, move)
+        case do.EnsureCoordinator(revision=revision):
+            _check_template(revision, cluster.deployment and cluster.deployment.revision, job)
+        case do.EnsureWorkers(revision=revision, replicas=replicas):
+            live = cluster.stateful_set
+            _check_template(revision, live and live.revision, job)
+            is_scaled_in = live is not None and replicas < live.replicas and move is None
+            is_allowed = status.phase in _AT_REST or replicas == status.parallelism
+            if is_scaled_in and not is_allowed:
+                _violated(effect, "workers are taken away")
+        case do.RemoveCoordinator():
+            is_let_go = move is not None and move.kind in _LETS_GO
+            entry = cluster.store.newest
+            is_over = entry is None or (entry.end is not None and entry.end.committed)
+            if not is_let_go and not is_over:
+                _violated(effect, f"in phase {status.phase}, {move}")
+        case do.DeletePods(pods=pods):
+            roles = {p.role for p in cluster.pods.values() if (p.name, p.uid) in pods}
+            if move is None and roles & {"worker", "coordinator"}:
+                _violated(effect, "nothing is being done")
+        case do.DeleteClaims(names=names):
+            _check_claims(cluster, job, names)
+        case do.RunDisposal(path=None):
+            if move is None or (move.kind, move.step) != (MoveKind.DELETE, Step.DISPOSING):
+                _violated(effect, str(move))
+        case do.SetFinalizer(present=False):
+            is_releasing = move is not None and move.step is Step.RELEASING
+            is_forced = ANNOTATION_DELETION in job.annotations
+            if job.deleted_at is not None and not (is_releasing or is_forced):
+                _violated(effect, str(move))
+        case _:
+            pass
+
+
+def _check_order(order: Order, move: Move | None) -> None:
+    if not isinstance(order, StartOrder | StopOrder | CancelOrder | RescaleOrder):
+        return
+    if move is None or not order.request_id.startswith(move.id):
+        _violated(order, f"the move is {move and move.id}")
+
+
+def _check_template(revision: str, live: str | None, job: StreamJobObject) -> None:
+    if live is None or live == revision:
+        return
+    move = job.status.move
+    if job.status.revision != revision and (move is None or move.to_revision != revision):
+        _violated(revision, f"in place of {live}; {move}")
+
+
+def _check_claims(cluster: Cluster, job: StreamJobObject, names: tuple[str, ...]) -> None:
+    going = {c.ordinal for c in cluster.claims.values() if c.name in names}
+    spec, _, _ = cluster.read(job.spec)
+    if spec is not None and spec.worker.volume.when_scaled_down == "Retain":
+        _violated(names, "the volumes were to stay")
+    entry = cluster.store.newest
+    runs = entry.parallelism if entry is not None and entry.end is None else 0
+    if used := sorted(o for o in going if o < runs):
+        _violated(names, f"workers {used} use them")
+
+
+def _violated(what: object, why: str) -> None:
+    raise Violation(f"{what} without an intention that was written before: {why}")
