@@ -2,7 +2,7 @@
 
 An intention is acted on only when it was read back: whatever cannot be taken back is decided from
 `move`, which is the observed one; steps that are entered now stand in the draft, `status`, and are
-acted on at the next look.
+acted on at the next look. A turn that changes the intention does nothing of the former one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,30 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from penstock.spec.orders import JobStatus, Order, RequestPhase, RequestStatus
+from penstock.spec.orders import (
+    CancelOrder,
+    JobStatus,
+    Order,
+    RequestPhase,
+    RequestStatus,
+    RescaleOrder,
+    StartOrder,
+    StopOrder,
+)
 from penstock.spec.streamjob import StreamJobSpec
-from penstock_operator.reconcile.effects import Announce, Decision, Effect, Send
+from penstock_operator.reconcile.effects import (
+    Announce,
+    Decision,
+    DeleteClaims,
+    DeletePods,
+    Effect,
+    EnsureCoordinator,
+    EnsureWorkers,
+    RemoveCoordinator,
+    RunCheck,
+    RunDisposal,
+    Send,
+)
 from penstock_operator.reconcile.observed import JobObject, Observed
 from penstock_operator.resources.status import (
     HISTORY_LENGTH_MAX,
@@ -29,6 +50,8 @@ from penstock_operator.resources.status import (
 
 SOON = timedelta(seconds=1)
 WHILE_MOVING = timedelta(seconds=2)
+STALLED = timedelta(seconds=15)
+"""What changes by itself is seen by watches, too."""
 IDLE = timedelta(seconds=60)
 PENDING, RUNNING, DONE, FAILED = "Pending", "Running", "Done", "Failed"
 """Phases of a receipt."""
@@ -208,7 +231,29 @@ class Turn:
 
     def decision(self) -> Decision:
         """What was decided."""
-        return Decision(self.status, tuple(self._effects), self._look_again)
+        effects = self._effects
+        if self.status.move != self.move:
+            effects = [effect for effect in effects if not _is_of_a_move(effect)]
+        look_again = self._look_again if self.stall is None else max(self._look_again, STALLED)
+        return Decision(self.status, tuple(effects), look_again)
+
+
+def _is_of_a_move(effect: Effect) -> bool:
+    if isinstance(effect, Send):
+        return isinstance(effect.order, _ORDERS_OF_MOVES)
+    return isinstance(effect, _DEEDS_OF_MOVES)
+
+
+_ORDERS_OF_MOVES = (StartOrder, StopOrder, CancelOrder, RescaleOrder)
+_DEEDS_OF_MOVES = (
+    EnsureCoordinator,
+    EnsureWorkers,
+    RemoveCoordinator,
+    DeletePods,
+    DeleteClaims,
+    RunCheck,
+    RunDisposal,
+)
 
 
 def move_id(job: JobObject, kind: MoveKind, at: datetime) -> str:
