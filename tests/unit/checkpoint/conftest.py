@@ -1,7 +1,8 @@
 """A conversation with one coordinator: a store in a dict that answers by itself, unless told not to."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -11,9 +12,10 @@ from penstock.checkpoint import events as told
 from penstock.checkpoint import log, recovery
 from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.checkpoint.phases import Phase
-from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, Identity
+from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, FixedDelay, Identity
 from penstock.core.chains import chains
 from penstock.core.descriptors import StateDescriptor, StateKind
+from penstock.core.errors import Rejected
 from penstock.core.failure import Failure
 from penstock.core.graph import Edge, Exchange, JobGraph, Operator
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
@@ -37,6 +39,14 @@ GRAPH = JobGraph(
     edges=(Edge(LINES, COUNTS, Exchange.HASH), Edge(COUNTS, OUT, Exchange.FORWARD)),
 )
 E = TypeVar("E")
+
+
+def _with_live(base: CheckpointSettings, live: Mapping[str, Any]) -> CheckpointSettings:
+    if "wrong" in live:
+        raise Rejected("spec.wrong is no field", where="settings", fix="leave it out")
+    named = dict(live)
+    delay_ms = named.pop("delay_ms", None)
+    return replace(base, restart=FixedDelay(delay_ms) if delay_ms else base.restart, **named)
 
 
 class Store:
@@ -92,8 +102,12 @@ class Conversation:
         self.held: set[type] = set()
         self.now_ms = 0
         settings.setdefault("restart", ExponentialDelay(1_000, 60_000))
+        base = CheckpointSettings(**settings)
         self.job = JobCoordinator(
-            Identity(JOB, owner, revision, name, SAVEPOINTS), graph, CheckpointSettings(**settings)
+            Identity(JOB, owner, revision, name, SAVEPOINTS),
+            graph,
+            base,
+            read_settings=lambda live: _with_live(base, live),
         )
         first = self.job.start()
         self.say(*asks)
@@ -140,6 +154,10 @@ class Conversation:
                 for path in paths:
                     self.store.objects.pop(path, None)
                 self.say(told.SnapshotDeleted(snapshot))
+            case do.DisposeSavepoint(request_id, paths):
+                for path in paths:
+                    self.store.objects.pop(f"{SAVEPOINTS}/{path}", None)
+                self.say(told.SavepointDisposed(request_id))
             case do.DeleteFiles(paths, savepoints):
                 for path in paths:
                     self.store.objects.pop((f"{SAVEPOINTS}/" if savepoints else "") + path, None)
@@ -162,10 +180,10 @@ class Conversation:
         self.ready()
         return self
 
-    def ready(self) -> None:
+    def ready(self, *, fetched: int = 0) -> None:
         """Every worker restored what it was told."""
         for worker in self.last(do.Prepare).subtasks:
-            self.say(told.WorkerReady(worker, self.attempt))
+            self.say(told.WorkerReady(worker, self.attempt, fetched))
 
     def checkpoint(self) -> list[do.Effect]:
         """Let the interval pass, and acknowledge."""

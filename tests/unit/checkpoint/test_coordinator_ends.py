@@ -6,9 +6,9 @@ import pytest
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
+from penstock.checkpoint.origin import RestoreFrom
 from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.restart import SAME_RECORD_MAX
-from penstock.checkpoint.origin import RestoreFrom
 from penstock.checkpoint.settings import FailureRate, FixedDelay, NoRestart, OnCancellation
 from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
