@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import AwareDatetime, BaseModel
 from tests.invalid_specs import INVALID, Invalid
 from tests.process.apiserver.conftest import ROOT
 from tests.process.apiserver.server import ApiServer
 
 from penstock.spec.changes import revision_of
+from penstock_operator.resources.status import Phase, StreamJobStatus
 from penstock_operator.resources.streamjob import read_spec
 
 pytestmark = [pytest.mark.process, pytest.mark.kube]
@@ -307,6 +312,50 @@ def test_explain_answers_for_every_field(api_server: ApiServer, name: str) -> No
                 assert " ".join(description.split()) in flat, path
 
 
+# ── what the operator writes ─────────────────────────────────────────────────────────────────────
+
+NOW = datetime(2026, 1, 1, 12, 30, 15, tzinfo=UTC)
+
+
+def everything(annotation: Any) -> Any:
+    """A value with every field of a model set, the last of each enumeration."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return annotation.model_construct(**{n: everything(f.annotation) for n, f in fields})
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return list(annotation)[-1]
+    inner = [argument for argument in get_args(annotation) if argument is not type(None)]
+    match get_origin(annotation):
+        case builtins.dict:
+            return {"savepoint": everything(inner[1])}
+        case builtins.tuple:
+            return (everything(inner[0]),)
+        case None:
+            plain = {str: "text", int: 3, bool: True, AwareDatetime: NOW}
+            return plain[annotation]
+    return everything(inner[0])
+
+
+def test_a_whole_status_comes_back_as_the_operator_wrote_it(jobs: Jobs) -> None:
+    assert jobs.replace(stream_job()) == ""
+    status = everything(StreamJobStatus)
+    written = status.model_dump(mode="json", by_alias=True)
+    jobs.write_status(written)
+    assert jobs.get()["status"] == written
+    assert StreamJobStatus.model_validate(jobs.get()["status"]) == status
+
+
+def test_fields_of_a_status_that_are_none_are_left_out(jobs: Jobs) -> None:
+    assert jobs.replace(stream_job()) == ""
+    jobs.write_status(everything(StreamJobStatus).model_dump(mode="json", by_alias=True))
+    status = StreamJobStatus(phase=Phase.RUNNING)
+    job = jobs.get() | {"status": status.model_dump(mode="json", by_alias=True)}
+    jobs.server.kubectl("replace", "--subresource=status", "-f", "-", given=job)
+    stored = jobs.get()["status"]
+    assert None not in stored.values()
+    assert StreamJobStatus.model_validate(stored) == status
+
+
 # ── other versions ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -329,6 +378,42 @@ def with_crd(api_server: ApiServer) -> Iterator[Callable[[dict[str, Any]], None]
 
     yield put
     put(ours)
+
+
+def without_rules(schema: Any) -> Any:
+    match schema:
+        case dict():
+            kept = (item for item in schema.items() if item[0] != "x-kubernetes-validations")
+            return {name: without_rules(value) for name, value in kept}
+        case list():
+            return [without_rules(value) for value in schema]
+    return schema
+
+
+def test_an_object_older_than_its_rules_can_be_written_about_and_let_go(
+    jobs: Jobs, with_crd: Callable[[dict[str, Any]], None]
+) -> None:
+    ours = yaml.safe_load((ROOT / "crds" / "streamjobs.yaml").read_text())
+    with_crd(without_rules(ours))
+    old = stream_job(checkpoints={"storage": "./state", "minPause": "1s", "maxConcurrent": 2})
+    old["metadata"]["finalizers"] = ["penstock.dev/streamjob"]
+    until(lambda: jobs.replace(old) == "")
+    with_crd(ours)
+    until(lambda: "not shared by pods" in jobs.replace(stream_job(savepoints={"storage": "./x"})))
+    jobs.write_status({"phase": "Failed"})
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "sj/wordcount", "--wait=false")
+    jobs.server.kubectl(
+        "-n", jobs.namespace, "patch", "sj/wordcount", "--type=merge",
+        "-p", '{"metadata": {"finalizers": null}}',
+    )  # fmt: skip
+    assert jobs.kubectl("get", "sj/wordcount")[0] != 0
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """A new schema is taken up a little later."""
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
 
 
 MOVE = {"kind": "Upgrade", "step": "Stopping", "id": "x"}
