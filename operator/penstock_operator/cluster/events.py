@@ -6,7 +6,9 @@ own controllers has it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from penstock.core.errors import PenstockError
 from penstock_operator.cluster.kube import EVENTS, Conflict, Kube
@@ -19,9 +21,25 @@ from penstock_operator.resources.names import API_VERSION
 _NOTE_LENGTH_MAX = 1024
 
 
-def announce(kube: Kube, job: Job, told: Announce, *, now: datetime, log: Log) -> None:
+@dataclass(frozen=True, slots=True)
+class About:
+    """The object that an Event is about; `job` is the StreamJob's name."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    job: str
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The StreamJob itself."""
+        return cls("StreamJob", job.namespace, job.name, job.uid, job.name)
+
+
+def announce(kube: Kube, about: About, told: Announce, *, now: datetime, log: Log) -> None:
     """Say it; said before, count it. What cannot be said stops nothing."""
-    event = _event(job, told, now=now)
+    event = _event(about, told, now=now)
     try:
         try:
             kube.create_event(event)
@@ -38,7 +56,7 @@ def _count(kube: Kube, event: Manifest) -> None:
     kube.merge(EVENTS, namespace, name, patch)
 
 
-def _event(job: Job, told: Announce, *, now: datetime) -> Manifest:
+def _event(about: About, told: Announce, *, now: datetime) -> Manifest:
     at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     message = told.message
     if len(message) > _NOTE_LENGTH_MAX:
@@ -47,16 +65,16 @@ def _event(job: Job, told: Announce, *, now: datetime) -> Manifest:
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": names.event(job, told.reason, message),
-            "namespace": job.namespace,
-            "labels": names.selector(job.name),
+            "name": names.event(about.name, about.uid, told.reason, message),
+            "namespace": about.namespace,
+            "labels": names.selector(about.job),
         },
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": "StreamJob",
-            "namespace": job.namespace,
-            "name": job.name,
-            "uid": job.uid,
+            "kind": about.kind,
+            "namespace": about.namespace,
+            "name": about.name,
+            "uid": about.uid,
         },
         "type": "Warning" if told.is_warning else "Normal",
         "reason": told.reason,

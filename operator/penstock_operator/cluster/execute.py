@@ -17,7 +17,7 @@ from penstock.spec.orders import Order
 from penstock_operator.cluster import facts
 from penstock_operator.cluster.apply import applied_hash, ensure, must_be_ours, with_hash
 from penstock_operator.cluster.coordinator_client import CoordinatorClient
-from penstock_operator.cluster.events import announce
+from penstock_operator.cluster.events import About, announce
 from penstock_operator.cluster.keys import token_of
 from penstock_operator.cluster.kube import (
     CLAIMS,
@@ -120,8 +120,8 @@ class _Deeds:
         """One effect."""
         match effect:
             case effects.SetFinalizer(present=present):
-                patched = self._set_finalizer(
-                    STREAM_JOBS, self._manifest, FINALIZER_STREAMJOB, present=present
+                patched = set_finalizer(
+                    self._kube, STREAM_JOBS, self._manifest, FINALIZER_STREAMJOB, present=present
                 )
                 self._manifest = patched or self._manifest
             case effects.RecordRevision():
@@ -159,9 +159,11 @@ class _Deeds:
                     self._write_savepoint(savepoint, status)
             case effects.SetSavepointFinalizer(name=name, present=present):
                 if savepoint := self._kube.find(SAVEPOINTS, self._job.namespace, name):
-                    self._set_finalizer(SAVEPOINTS, savepoint, FINALIZER_SAVEPOINT, present=present)
+                    set_finalizer(
+                        self._kube, SAVEPOINTS, savepoint, FINALIZER_SAVEPOINT, present=present
+                    )
             case effects.Announce():
-                announce(self._kube, self._job, effect, now=self._tools.now(), log=self._tools.log)
+                self._announce(effect)
             case _:
                 assert_never(effect)
 
@@ -269,6 +271,10 @@ class _Deeds:
         else:
             tools.memory.remember_refusal(job.uid, order.request_id, None)
 
+    def _announce(self, effect: effects.Announce) -> None:
+        tools = self._tools
+        announce(self._kube, About.of(self._job), effect, now=tools.now(), log=tools.log)
+
     # Savepoints
 
     def _create_savepoint(self, effect: effects.CreateSavepoint) -> None:
@@ -297,27 +303,6 @@ class _Deeds:
         if found is None or found.status != status:
             self._kube.replace_status(SAVEPOINTS, {**live, "status": as_written(status)})
 
-    # Anything
-
-    def _set_finalizer(
-        self, resource: Resource, manifest: Manifest, finalizer: str, *, present: bool
-    ) -> Manifest | None:
-        """Of the very version that was seen; None when it is so already, or the object is gone."""
-        metadata = manifest["metadata"]
-        standing = metadata.get("finalizers", [])
-        if (finalizer in standing) is present:
-            return None
-        others = [f for f in standing if f != finalizer]
-        patch = {
-            "metadata": {
-                "resourceVersion": metadata["resourceVersion"],
-                "finalizers": [*others, finalizer] if present else others,
-            }
-        }
-        with suppress(NotFound):
-            return self._kube.merge(resource, self._job.namespace, metadata["name"], patch)
-        return None
-
     def _delete(
         self,
         resource: Resource,
@@ -331,6 +316,26 @@ class _Deeds:
             self._kube.delete(
                 resource, self._job.namespace, name, uid=uid, grace_seconds=grace_seconds
             )
+
+
+def set_finalizer(
+    kube: Kube, resource: Resource, manifest: Manifest, finalizer: str, *, present: bool
+) -> Manifest | None:
+    """Of the very version that was seen; None when it is so already, or the object is gone."""
+    metadata = manifest["metadata"]
+    standing = metadata.get("finalizers", [])
+    if (finalizer in standing) is present:
+        return None
+    others = [f for f in standing if f != finalizer]
+    patch = {
+        "metadata": {
+            "resourceVersion": metadata["resourceVersion"],
+            "finalizers": [*others, finalizer] if present else others,
+        }
+    }
+    with suppress(NotFound):
+        return kube.merge(resource, metadata["namespace"], metadata["name"], patch)
+    return None
 
 
 def _text(job: Job) -> str:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from penstock.core.errors import PenstockError, Retryable
-from penstock_operator.cluster.events import announce
+from penstock_operator.cluster import orphans
+from penstock_operator.cluster.events import About, announce
 from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
 from penstock_operator.cluster.kube import Conflict, NamespaceGoes
 from penstock_operator.cluster.metrics import Metrics
@@ -41,6 +42,7 @@ class Turns:
         self._tools = tools
         self._schema = schema
         self._metrics = metrics
+        self._uids: dict[JobKey, str] = {}
 
     def turn(self, key: JobKey) -> timedelta | None:
         """The time until the next look; None when there is no such StreamJob.
@@ -63,7 +65,10 @@ class Turns:
         seen = self._observer.observe(key)
         if seen is None:
             self._metrics.gone(key)
-            return None, "gone"
+            if (uid := self._uids.pop(key, None)) is not None:
+                self._tools.memory.forget(uid)
+            return orphans.let_go(self._tools, key), "gone"
+        self._uids[key] = seen.job.uid
         decision = self._reconcile(seen.observed, self._tools.now())
         self._metrics.phase(key, decision.status.phase)
         try:
@@ -87,4 +92,4 @@ class Turns:
         """What a person must change is told where a person looks."""
         told = Announce("ReconcileFailed", ". ".join(filter(None, (error.what, error.fix))), True)
         tools = self._tools
-        announce(tools.kube, seen.job, told, now=tools.now(), log=tools.log)
+        announce(tools.kube, About.of(seen.job), told, now=tools.now(), log=tools.log)

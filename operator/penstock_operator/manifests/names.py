@@ -96,9 +96,9 @@ def disposal(job: str, path: str | None) -> str:
     return f"{job}-dispose-{ALL_CHECKPOINTS if path is None else digest(path)}"
 
 
-def event(job: Job, reason: str, message: str) -> str:
-    """A Kubernetes Event: the same words about the same job are the same one."""
-    return f"{job.name}.{digest(job.uid, reason, message)}"
+def event(name: str, uid: str, reason: str, message: str) -> str:
+    """A Kubernetes Event: the same words about the same object are the same one."""
+    return f"{name}.{digest(uid, reason, message)}"
 
 
 def digest(*parts: str) -> str:

@@ -1,0 +1,52 @@
+"""What is remembered between turns is bounded and grows old."""
+
+import pytest
+
+from penstock_operator.cluster.memory import REFUSALS_KEPT_S, Memory
+
+
+@pytest.fixture
+def clock():
+    return [1000.0]
+
+
+@pytest.fixture
+def memory(clock):
+    return Memory(lambda: clock[0])
+
+
+def test_a_refusal_is_remembered_for_some_minutes(memory, clock):
+    memory.remember_refusal("u", "r-1", "the log has gone on")
+    clock[0] += REFUSALS_KEPT_S
+    assert memory.refusals("u") == {"r-1": "the log has gone on"}
+    clock[0] += 1
+    assert memory.refusals("u") == {}
+
+
+def test_an_order_that_was_taken_after_all_is_no_refusal(memory):
+    memory.remember_refusal("u", "r-1", "no")
+    memory.remember_refusal("u", "r-1", None)
+    assert memory.refusals("u") == {}
+
+
+def test_jobs_do_not_see_each_others(memory):
+    memory.remember_refusal("u", "r-1", "no")
+    memory.remember_dry_run("u", "rev", ("wrong",))
+    assert memory.refusals("v") == {}
+    assert memory.dry_run("v", "rev") is None
+
+
+def test_only_the_newest_are_kept(memory):
+    for n in range(200):
+        memory.remember_refusal("u", f"r-{n}", "no")
+        memory.remember_dry_run("u", f"rev-{n}", ())
+    assert "r-199" in memory.refusals("u")
+    assert len(memory.refusals("u")) == 50
+    assert memory.dry_run("u", "rev-0") is None
+    assert memory.dry_run("u", "rev-199") == ()
+
+
+def test_a_job_that_is_gone_is_forgotten(memory):
+    memory.remember_dry_run("u", "rev", ())
+    memory.forget("u")
+    assert memory.dry_run("u", "rev") is None
