@@ -72,7 +72,7 @@ def test_a_turn_that_raises_is_logged_and_comes_again():
 
 def test_a_stopped_queue_begins_no_turn():
     taken = []
-    queue = queue_of(lambda key: taken.append(key))
+    queue = queue_of(taken.append)
     queue.start()
     queue.stop(PATIENCE_S)
     queue.add("a")
