@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -274,3 +275,31 @@ def test_a_snapshot_that_is_damaged_or_too_narrow_is_refused_and_goes_on_when_me
     assert (answer.returncode, "already finished" in answer.stdout) == (0, True)
     lines = [line for f in (folder.path / "out").iterdir() if f.is_file() for line in f.open()]
     assert sorted(map(json.loads, lines)) == ["a bad one", "one", "three", "two"]
+
+
+def test_a_flipped_bit_in_a_file_of_state_ends_the_run_with_4_and_the_evidence_stays(folder):
+    texts = folder.path / "in"
+    texts.mkdir()
+    (texts / "a.txt").write_text("one\ntwo\n")
+    run = ("jobs:good", "-p", "input=in/*.txt")
+    assert folder.run(*run).returncode == 0
+    (texts / "b.txt").write_text("two\nthree\n")
+    shutil.rmtree(folder.path / "state" / "local")
+    checkpoints = folder.path / "state" / "checkpoints"
+    [file] = [p for p in (checkpoints / "wrong" / "shared").iterdir() if p.is_file()]
+    file.chmod(0o600)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    damaged = _content_of(checkpoints / "wrong", but="log")
+
+    assert_told(folder.run(*run), 4, f"{file.name} is damaged", "checksum", "evidence is kept")
+    assert _content_of(checkpoints / "wrong", but="log") == damaged
+    file.write_bytes(whole)
+    assert folder.run(*run).returncode == 0
+    lines = [line for f in (folder.path / "out").iterdir() if f.is_file() for line in f.open()]
+    assert sorted(map(json.loads, lines)) == ["one", "three", "two", "two"]
+
+
+def _content_of(folder: Path, *, but: str) -> dict[str, bytes]:
+    files = (p for p in folder.rglob("*") if p.is_file() and p.parent.name != but)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}

@@ -111,11 +111,15 @@ def failed(ran: Ran) -> str:
     why = "The job is stopped."
     if error.record is not None and status.restarts >= _POISON_RESTARTS:
         why = f"The record failed {status.restarts + 1} times, so the job is stopped."
-    if last is None:
+    if error.damaged:
+        parts.append(f"{why} Nothing was changed or deleted: the evidence is kept.\n")
+        goes_on = "with --restore and an older snapshot"
+    elif last is None:
         parts.append(f"{why} No checkpoint was taken: the next run starts anew.\n")
+        goes_on = "begins again"
     else:
         parts.append(f"{why} Nothing is lost: state and input position are in {last}.\n")
-    goes_on = f"continues from {last}" if last is not None else "begins again"
+        goes_on = f"continues from {last}"
     rows = [("fix the code", f"then  {ran.again}", goes_on)]
     if error.operator is None or error.fix:
         rows = [("do", error.fix or "see the log above", ""), ("then", ran.again, goes_on)]

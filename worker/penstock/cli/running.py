@@ -16,7 +16,7 @@ import click
 
 from penstock.cli import endings, numbers
 from penstock.cli.effective import effective
-from penstock.cli.errors import EXIT_CANCELLED, EXIT_FAILED
+from penstock.cli.errors import EXIT_CANCELLED, EXIT_DAMAGED, EXIT_FAILED
 from penstock.cli.job import Job, load, max_parallelism, overrides
 from penstock.cli.live import Display, LiveBlock, PlainLines
 from penstock.cli.output import print_json
@@ -165,7 +165,8 @@ class _Session:
         else:
             self._say_the_end(outcome)
         if outcome.ended is EndedAs.FAILED:
-            return EXIT_FAILED
+            error = outcome.status.last_error
+            return EXIT_DAMAGED if error is not None and error.damaged else EXIT_FAILED
         return EXIT_CANCELLED if outcome.ended is EndedAs.CANCELLED and self.presses else 0
 
     def _say_the_end(self, outcome: Outcome) -> None:

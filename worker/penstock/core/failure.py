@@ -12,7 +12,7 @@ class Failure:
     `operator`, `subtask`, `key`, `record`, `position` and `lines` are there when the author's code
     raised: `position` is where the record came from, `lines` are the author's own traceback lines.
     `fatal` failures end the job without another attempt (a graph that differs, state that does not
-    fit).
+    fit). `damaged`: what is stored contradicts itself, and stays as it is for whoever looks into it.
     """
 
     what: str
@@ -24,3 +24,4 @@ class Failure:
     lines: tuple[str, ...] = ()
     fix: str | None = None
     fatal: bool = False
+    damaged: bool = False

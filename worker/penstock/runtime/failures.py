@@ -102,11 +102,12 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
             fix=cause.fix if isinstance(cause, PenstockError) else None,
         )
     if isinstance(error, PenstockError):
+        damaged = isinstance(error, Corrupt)
         lines = (error.where or "").splitlines()
         if len(lines) > 1:  # the author's own
-            return Failure(what=error.what, lines=tuple(lines), fix=error.fix)
+            return Failure(what=error.what, lines=tuple(lines), fix=error.fix, damaged=damaged)
         where = f" ({error.where})" if error.where else ""
-        return Failure(what=f"{error.what}{where}", fix=error.fix)
+        return Failure(what=f"{error.what}{where}", fix=error.fix, damaged=damaged)
     return Failure(
         what=raised(error),
         lines=author_lines(error, folder) or tuple(traceback.format_exception(error)[-8:]),

@@ -177,4 +177,5 @@ def _error(record: FailureRecord) -> ErrorStatus:
         position=failure.position,
         lines=failure.lines,
         fix=failure.fix,
+        damaged=failure.damaged,
     )

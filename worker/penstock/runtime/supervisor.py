@@ -377,6 +377,7 @@ class Supervisor:
                         what=_sentence(error),
                         fix=error.fix,
                         fatal=isinstance(error, Rejected | Corrupt),
+                        damaged=isinstance(error, Corrupt),
                     ),
                 )
             )

@@ -208,7 +208,10 @@ class OperatorStatus(Answer):
 
 
 class ErrorStatus(Answer):
-    """Why the last attempt failed; `lines` are the author's own of the traceback."""
+    """Why the last attempt failed; `lines` are the author's own of the traceback.
+
+    `damaged`: stored data contradicts itself, and is kept as it is.
+    """
 
     what: str
     at_ms: int
@@ -220,6 +223,7 @@ class ErrorStatus(Answer):
     position: str | None = None
     lines: tuple[str, ...] = ()
     fix: str | None = None
+    damaged: bool = False
 
 
 class RequestStatus(Answer):
