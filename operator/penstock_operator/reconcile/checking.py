@@ -15,6 +15,7 @@ from penstock_operator.reconcile.turn import Turn
 
 LATEST = "latest"
 _TRIES_MAX = 3
+_CLOCKS_DIFFER = timedelta(seconds=2)
 _NOT_A_VERDICT = frozenset({1, 3, 4})
 """Exit codes of a pod that could not say: something unexpected, the store is away, damage (of a
 checkpoint that was dropped meanwhile)."""
@@ -32,14 +33,13 @@ def check(turn: Turn, revision: str, *, against: str | None) -> Verdict | None:
     """What the check pod of this revision says; None until it does, and the pod is run."""
     report, move = turn.observed.check, turn.move
     assert move is not None, revision
-    if move.not_before is not None and turn.now < move.not_before:
-        turn.wait("the check is run again")
-        return None
     if report is None:
-        turn.do(RunCheck(revision, against))
+        if move.not_before is None or turn.now >= move.not_before:
+            turn.do(RunCheck(revision, against))
         turn.wait("the new version looks whether it can go on")
         return None
-    is_stale = report.created_at < move.started_at - timedelta(seconds=1)
+    asked_at = max(move.started_at, move.not_before or move.started_at)
+    is_stale = report.created_at < asked_at - _CLOCKS_DIFFER
     if (report.purpose, report.against) != (revision, against) or is_stale:
         forget(turn, report)
         turn.wait("a former check goes")
@@ -74,7 +74,6 @@ def _verdict(turn: Turn, report: Report) -> Verdict | None:
         sentence = facts.sentence_of(dict(told)) or "it does not fit"
     may_differ = told is None or (code in _NOT_A_VERDICT and "fits" not in told)
     if may_differ and (code == 3 or move.tries < _TRIES_MAX):
-        forget(turn, report)
         turn.try_again(timedelta(seconds=10))
         turn.wait(f"the check is run again: {sentence}")
         return None

@@ -72,11 +72,9 @@ def _begin(turn: Turn) -> None:
 
 
 def nothing_runs(turn: Turn) -> bool:
-    """Whether there is no run to end: never one, or suspended."""
-    status = turn.job.status
-    was_suspended = status.phase is Phase.SUSPENDED and status.move is None
-    never_ran = not status.attempt and (turn.coordinator is None or turn.coordinator.attempt == 0)
-    return was_suspended or never_ran
+    """Whether there is nobody who could run the job."""
+    observed = turn.observed
+    return observed.coordinator_workload is None and not observed.coordinator_pods
 
 
 def _rules(turn: Turn) -> Deletion:

@@ -221,7 +221,7 @@ def _drop(turn: Turn, move: Move) -> None:
     if move.kind is MoveKind.RESCALE:
         rescale.give_up(turn, why)
         return
-    is_idle = move.way is StopWay.NOTHING and move.kind is not MoveKind.START
+    is_idle = deletion.nothing_runs(turn)
     if turn.status.upgrade is not None and move.kind is MoveKind.UPGRADE:
         turn.update(upgrade=turn.status.upgrade.model_copy(update={"step": "Withdrawn"}))
     turn.finish("Withdrawn", why, phase=Phase.SUSPENDED if is_idle else Phase.PENDING)
@@ -250,9 +250,7 @@ def _say_what_is_wrong(turn: Turn, move: Move) -> None:
     trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
     if trouble is not None and turn.stall is None:
         turn.stall = Stall(trouble.reason, trouble.message)
-    if (error := starting.refusal(turn)) is not None:
-        turn.stall = Stall("StartRefused", error)
-        turn.try_again(starting.retry_after(move.tries))
+    starting.look_at_refusal(turn, move, "StartRefused")
 
 
 def _replace_step(turn: Turn) -> None:

@@ -93,7 +93,8 @@ def move_groups(turn: Turn) -> None:
     move, c = turn.move, turn.coordinator
     assert move is not None, turn.status
     assert move.to_parallelism is not None, move
-    steady.keep(turn, replicas=max(move.to_parallelism, steady.workers(turn)))
+    former = turn.status.rescale.from_ if turn.status.rescale is not None else 0
+    steady.keep(turn, replicas=max(move.to_parallelism, former, steady.workers(turn)))
     if c is None:
         turn.wait("the coordinator does not answer")
         return

@@ -200,13 +200,18 @@ def refusal(turn: Turn) -> str | None:
     return None if _was_too_early(error) else error
 
 
+def look_at_refusal(turn: Turn, move: Move, reason: str) -> None:
+    """Tell why the start is refused, and order it again, less and less often: the reason may go."""
+    error = refusal(turn)
+    if error is not None:
+        wait = min(_RETRY_FIRST * (1 << min(move.tries, 10)), _RETRY_MAX)
+        turn.try_again(wait, error=error)
+    if (said := error or move.error) is not None:
+        turn.stall = Stall(reason, said)
+
+
 def _was_too_early(error: str) -> bool:
     return any(words in error for words in _LOOK_AGAIN)
-
-
-def retry_after(tries: int) -> timedelta:
-    """Wait before a refused start is ordered again; longer each time."""
-    return min(_RETRY_FIRST * (1 << min(tries, 10)), _RETRY_MAX)
 
 
 def _order(turn: Turn, move: Move, c: JobStatus) -> StartOrder | None:

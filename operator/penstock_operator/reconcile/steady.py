@@ -29,15 +29,18 @@ def keep_suspended(turn: Turn) -> None:
 
 
 def workers(turn: Turn) -> int:
-    """How many run: the attempt's parallelism; none when the run is over."""
-    c, status = turn.coordinator, turn.job.status
+    """How many run: the attempt's parallelism; none when the run is over.
+
+    None is taken away while no coordinator says how many it needs: one that recovers may go back to
+    the parallelism before a change.
+    """
+    c, status, workload = turn.coordinator, turn.job.status, turn.observed.worker_workload
     if is_over(turn):
         return 0
     if c is not None and facts.is_active(c):
         return c.parallelism
-    if status.parallelism is not None:
-        return status.parallelism
-    return turn.spec.parallelism if turn.spec is not None else 0
+    known = status.parallelism or (turn.spec.parallelism if turn.spec is not None else 0)
+    return max(known, workload.replicas if workload is not None else 0)
 
 
 def is_over(turn: Turn) -> bool:

@@ -36,7 +36,7 @@ def stop(turn: Turn) -> bool:
     """Do the next thing towards the end of the run; whether it is over."""
     move, c = turn.move, turn.coordinator
     assert move is not None, turn.status
-    if move.way is StopWay.NOTHING:
+    if move.way is StopWay.NOTHING and c is None:
         return True
     if c is None or c.phase is JobPhase.STOOD_DOWN:
         return _goes_without_answer(turn, move)
@@ -46,7 +46,7 @@ def stop(turn: Turn) -> bool:
         return True
     if c.phase is JobPhase.ENDING:
         turn.wait("sinks commit what the run has completed")
-    elif move.way is None:
+    elif move.way in (None, StopWay.NOTHING):
         turn.note(way=_way(turn, move))
     elif move.way is StopWay.SAVEPOINT:
         _with_savepoint(turn, move)
@@ -159,7 +159,10 @@ def _is_recorded(turn: Turn, move: Move) -> bool:
 
 
 def _goes_without_answer(turn: Turn, move: Move) -> bool:
-    if facts.cannot_answer(turn.observed) or turn.is_over(move.since, _patience_ms(turn, move)):
+    never_ran = not turn.job.status.attempt
+    if never_ran or facts.cannot_answer(turn.observed):
+        return True
+    if turn.is_over(move.since, _patience_ms(turn, move)):
         return True
     turn.wait("the coordinator does not answer")
     return False

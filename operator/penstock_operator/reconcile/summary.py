@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from penstock.spec.orders import JobPhase, JobStatus, SnapshotStatus
 from penstock.spec.parts.quantities import format_duration, format_size
-from penstock_operator.reconcile import checking, facts, upgrade
+from penstock_operator.reconcile import checking, facts, starting, upgrade
 from penstock_operator.reconcile.lifecycle import PHASES
 from penstock_operator.reconcile.turn import Stall, Turn
 from penstock_operator.resources.conditions import (
@@ -49,7 +49,7 @@ def _see_run(turn: Turn, c: JobStatus) -> None:
     turn.update(
         attempt=c.attempt,
         restarts=c.restarts,
-        parallelism=c.parallelism,
+        parallelism=status.parallelism if _is_tried(turn) else c.parallelism,
         max_parallelism=c.max_parallelism or status.max_parallelism,
         restored_from=_told(turn, c.restored_from),
         last_savepoint=_savepoint(turn, c),
@@ -69,6 +69,12 @@ def _see_run(turn: Turn, c: JobStatus) -> None:
     is_applied = c.revision == status.revision and status.move is None
     if is_applied and facts.is_running(c) and upgrade.is_proven(turn, c, was_held=False):
         turn.update(stable_revision=c.revision)
+
+
+def _is_tried(turn: Turn) -> bool:
+    """Whether the parallelism of the moment may be taken back."""
+    move = turn.job.status.move
+    return move is not None and (move.kind, move.step) == (MoveKind.RESCALE, Step.MOVING)
 
 
 def _savepoint(turn: Turn, c: JobStatus) -> SnapshotView | None:
@@ -113,6 +119,8 @@ def conclude(turn: Turn) -> None:
     """Phase and conditions, from facts and decisions."""
     turn.update(phase=_phase(turn))
     stall = _stall(turn)
+    if turn.status.move is None:
+        turn.stall = stall
     findings = (
         _ready(turn, stall),
         _reconciling(turn, stall),
@@ -181,7 +189,22 @@ def _stall(turn: Turn) -> Stall | None:
     if status.phase is Phase.SUSPENDED:
         return None
     trouble = facts.trouble(turn.observed, status.revision, turn.now)
-    return Stall(trouble.reason, trouble.message) if trouble is not None else None
+    if trouble is not None:
+        return Stall(trouble.reason, trouble.message)
+    return _crash_loop(turn, c) if c is not None and facts.is_active(c) else None
+
+
+def _crash_loop(turn: Turn, c: JobStatus) -> Stall | None:
+    """A version that never proved itself, and fails again and again; there is no way back."""
+    is_proven = turn.status.stable_revision == turn.status.revision
+    if (
+        is_proven
+        or c.restarts <= starting.ATTEMPTS_MAX
+        or upgrade.is_proven(turn, c, was_held=False)
+    ):
+        return None
+    said = c.last_error.what if c.last_error else "no reason given"
+    return Stall("CrashLoop", f"{c.restarts} attempts failed: {said}")
 
 
 def _runs_on(move: Move) -> bool:
@@ -208,6 +231,8 @@ def _ready(turn: Turn, stall: Stall | None) -> Finding:
     if c is None:
         why = turn.observed.unreachable or "the coordinator does not answer"
         return _finding(ConditionType.READY, False, Stall("CoordinatorUnreachable", why))
+    if stall is not None and stall.reason == "CrashLoop":
+        return _finding(ConditionType.READY, False, stall)
     if facts.is_running(c):
         is_back = stall is not None and stall.reason == "RolledBack"
         reason = "RolledBack" if is_back else "Running"

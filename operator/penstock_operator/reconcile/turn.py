@@ -187,7 +187,13 @@ class Turn:
     def enter(self, step: Step, message: str, **fields: Any) -> None:
         """Intend the next step of the move."""
         move = self._drafted()
-        changes = {"step": step, "since": self.now, "tries": 0, "not_before": None} | fields
+        changes = {
+            "step": step,
+            "since": self.now,
+            "tries": 0,
+            "not_before": None,
+            "error": None,
+        } | fields
         self.update(move=move.model_copy(update=changes))
         self.announce(f"{move.kind}{step}", message)
         self.look_again(SOON)

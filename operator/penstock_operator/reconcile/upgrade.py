@@ -254,8 +254,7 @@ def _look_for_failure(turn: Turn) -> None:
         turn.finish(FAILED, found.message, phase=Phase.FAILED, is_warning=True)
     else:
         turn.stall = found
-        if starting.refusal(turn) is not None:
-            turn.try_again(starting.retry_after(move.tries))
+        starting.look_at_refusal(turn, move, found.reason)
 
 
 def failure(turn: Turn, move: Move) -> Stall | None:
@@ -265,7 +264,7 @@ def failure(turn: Turn, move: Move) -> Stall | None:
     trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
     if trouble is not None and trouble.is_fault:
         return Stall(trouble.reason, trouble.message)
-    if (error := starting.refusal(turn)) is not None:
+    if (error := starting.refusal(turn) or move.error) is not None:
         return Stall("StartRefused", error)
     c = turn.coordinator
     if c is not None and c.revision == move.to_revision and _is_begun(move, c):
@@ -402,9 +401,7 @@ def _say_stuck(turn: Turn) -> None:
     trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
     if trouble is not None:
         turn.stall = Stall("RollbackFailed", trouble.message)
-    if (error := starting.refusal(turn)) is not None:
-        turn.stall = Stall("RollbackFailed", error)
-        turn.try_again(starting.retry_after(move.tries))
+    starting.look_at_refusal(turn, move, "RollbackFailed")
 
 
 def retried(turn: Turn) -> None:

@@ -125,7 +125,8 @@ class Move(StatusModel):
     snapshot: str | None = Field(
         default=None, max_length=2048, description="What the next attempt starts from."
     )
-    reason: Text | None = Field(default=None, description="Why it is done, or what it waits for.")
+    error: Text | None = Field(default=None, description="Why the last try of the step failed.")
+    reason: Text | None = Field(default=None, description="Why it is done.")
 
 
 class SnapshotView(StatusModel):
