@@ -142,8 +142,7 @@ class Checkpoints(SpecModel):
 
     storage: Storage | None = Field(
         default=None,
-        description="s3://bucket/folder; on a laptop also a folder. "
-        "Default: the chart's; on a laptop ./state.",
+        description="s3://bucket/folder, needed on a cluster; on a laptop also a folder, by default ./state.",
     )
     interval_ms: DurationMs = Field(
         default="10s",
