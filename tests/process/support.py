@@ -255,7 +255,10 @@ class Cluster:
 
         def answered() -> Any:
             answer = self.call("POST", f"{kind}?wait=5", {"requestId": request_id, **fields})
-            return answer if answer and answer.get("phase") != "Running" else None
+            is_known = (
+                answer and answer.get("phase") != "Running" and answer.get("httpError") != 503
+            )
+            return answer if is_known else None
 
         answer: dict[str, Any] = wait_for(answered, f"{kind} {request_id}")
         return answer

@@ -21,6 +21,8 @@ from tests.process.support import (
 )
 from tests.process.support_jobs import counts_of, lines_of
 
+from penstock.core.log import EndKind
+
 pytestmark = pytest.mark.process
 
 OWNER = "3d9c0d0e-cluster/prod/counting"
@@ -140,6 +142,39 @@ def test_a_coordinator_of_another_owner_says_who_has_the_job(tmp_path: Path) -> 
         assert other.returncode == told["exitCode"] == 5
         assert OWNER in told["what"]
         assert json.loads(other.stderr.splitlines()[-1])["event"] == told["what"]
+
+
+class HeldPods(Pods):
+    """Its coordinator stands still once a run's end is in the log, before anything follows."""
+
+    def environment(self, member: Member) -> dict[str, str]:
+        return {**super().environment(member), "PENSTOCK_HOLD_AT": "ended"}
+
+
+def test_a_coordinator_killed_between_a_stops_savepoint_and_its_answer_never_runs_on(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(parameters={"count": 1_000_000, "per_second": 20_000})
+    with HeldPods(tmp_path, settings, parallelism=2) as pods:
+        pods.start()
+        pods.wait_for_checkpoint()
+        pods.call("POST", "stop?wait=0", {"requestId": "stop"})
+        end = wait_for(lambda: pods.newest_entry().end, "the end is in the log")
+        wait_for(lambda: any(x["event"] == "held" for x in pods.lines(pods.coordinator)), "held")
+        assert (end.kind, end.committed) == (EndKind.STOPPED, False)
+        pods.coordinator.signal(signal.SIGKILL)
+        answer = pods.order("stop", "stop")
+        assert answer["phase"] == "Done", answer
+        assert Path(answer["path"].removeprefix("file://"), "_metadata").exists()
+        entry = pods.newest_entry()
+        assert entry.end is not None
+        assert (entry.end.kind, entry.end.committed, entry.attempt.number) == (
+            EndKind.STOPPED,
+            True,
+            1,
+        )
+        counts = pods.final_state()
+        assert sum(counts.values()) == len(pods.output()) > 0
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "worker"])

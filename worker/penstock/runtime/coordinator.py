@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from penstock.checkpoint.coordinator import JobCoordinator
 from penstock.checkpoint.settings import Identity
 from penstock.core.errors import PenstockError, Rejected, Retryable
 from penstock.runtime import pod, termination
@@ -33,6 +32,7 @@ from penstock.runtime.coordinator_config import (
 from penstock.runtime.coordinator_shell import Shell
 from penstock.runtime.coordinator_workers import WorkerLimits, Workers
 from penstock.runtime.flink_rest import FlinkRest
+from penstock.runtime.holding import coordinator_class
 from penstock.runtime.job_status import job_status
 from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.logs import configure_logging, get_logger
@@ -100,7 +100,7 @@ class _Service:
             adopt=config.adopt,
         )
         manifest = program.manifest
-        core = JobCoordinator(
+        core = coordinator_class()(
             identity,
             program.graph,
             checkpoint_settings(manifest),
