@@ -15,12 +15,15 @@ from __future__ import annotations
 from datetime import datetime
 
 from penstock.spec.changes import FieldClass, changes
+from penstock.spec.orders import restore_id_of
+from penstock.spec.streamjob import StreamJobSpec
 from penstock_operator.reconcile import (
     checking,
     deletion,
     lifecycle,
     requests,
     savepoint,
+    starting,
     steady,
     summary,
 )
@@ -39,7 +42,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         return Decision(observed.job.status, (), SOON)
     turn = Turn(observed, now)
     summary.see(turn)
-    turn.mistakes += _forbidden(turn)
+    turn.mistakes += _mistakes(turn)
     if observed.job.deleted_at is not None:
         deletion.take(turn)
         savepoint.take(turn)
@@ -82,8 +85,8 @@ def _is_held(observed: Observed) -> bool:
     return observed.fail_points and move is not None and move.step == step
 
 
-def _forbidden(turn: Turn) -> tuple[str, ...]:
-    """Changes that cannot be made to a job that has run, each in a sentence."""
+def _mistakes(turn: Turn) -> tuple[str, ...]:
+    """What is wrong with the spec as things are, each in a sentence."""
     spec, accepted, status = turn.job.spec, turn.observed.accepted, turn.job.status
     if spec is None:
         return ()
@@ -100,7 +103,19 @@ def _forbidden(turn: Turn) -> tuple[str, ...]:
         for change in (changes(accepted, spec) if accepted is not None else ())
         if change.kind is FieldClass.FORBIDDEN and change.path not in {"maxParallelism", "jobId"}
     ]
+    if turn.observed.job.status.restore_id != restore_id_of(spec.restore):
+        found += _unknown_savepoint(turn, spec)
     return tuple(found)
+
+
+def _unknown_savepoint(turn: Turn, spec: StreamJobSpec) -> list[str]:
+    """A name is looked up here: the coordinator cannot read the API server."""
+    if starting.resolved(turn, spec) is not None:
+        return []
+    name, named = spec.restore.from_, turn.observed.restore_savepoint
+    if named is None:
+        return [f"spec.restore.from names {name}; there is no Savepoint of that name"]
+    return [f"spec.restore.from names Savepoint {name}, which is {named.status.phase}"]
 
 
 def _record_revision(turn: Turn) -> None:

@@ -26,7 +26,6 @@ from penstock_operator.reconcile.turn import Stall, Turn
 from penstock_operator.resources.conditions import ConditionType
 from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StopWay
 
-_RECOVERY_PATIENCE_MS = 60_000
 PHASES: Mapping[MoveKind, Phase] = MappingProxyType(
     {
         MoveKind.START: Phase.STARTING,
@@ -131,7 +130,7 @@ def _has_waited(turn: Turn) -> bool:
     return (
         ready is not None
         and (ready.status, ready.reason) == ("False", JobPhase.WAITING)
-        and turn.is_over(ready.last_transition_time, _RECOVERY_PATIENCE_MS)
+        and turn.is_over(ready.last_transition_time, starting.RECOVERY_PATIENCE_MS)
     )
 
 

@@ -71,7 +71,7 @@ def _ready_at(former: RescaleView, target: int, *, cooldown_ms: int) -> datetime
 
 def add_workers(turn: Turn) -> None:
     """The step AddingWorkers: the job runs on."""
-    move, c, spec = turn.move, turn.coordinator, turn.spec
+    move, c = turn.move, turn.coordinator
     assert move is not None, turn.status
     assert move.to_parallelism is not None, move
     steady.keep(turn, replicas=max(move.to_parallelism, steady.workers(turn)))
@@ -83,7 +83,7 @@ def add_workers(turn: Turn) -> None:
         turn.wait(f"workers {', '.join(map(str, sorted(missing)[:10]))} are not registered yet")
     else:
         turn.wait("the job does not run at the moment")
-    if spec is not None and turn.is_over(move.since, spec.rescale.timeout_ms):
+    if _is_late(turn, move):
         trouble = facts.trouble(turn.observed, turn.job.status.revision, turn.now)
         _fail(turn, trouble.message if trouble else f"timeout: {turn.waits_for}")
 
@@ -111,8 +111,14 @@ def move_groups(turn: Turn) -> None:
         _moved(turn, move, c.rescale)
     elif known is not None and known.phase is RequestPhase.FAILED:
         _fail(turn, known.error or "the coordinator gave no reason")
+    elif _is_late(turn, move) and c.parallelism != move.to_parallelism:
+        _fail(turn, "the coordinator did not do it in time")
     else:
         turn.wait("key groups move")
+
+
+def _is_late(turn: Turn, move: Move) -> bool:
+    return turn.spec is not None and turn.is_over(move.since, turn.spec.rescale.timeout_ms)
 
 
 def _moved(turn: Turn, move: Move, figures: RescaleStatus | None) -> None:

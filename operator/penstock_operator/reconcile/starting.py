@@ -41,6 +41,9 @@ _LOOK_AGAIN = ("moved on", "runs already", "this coordinator runs", "is being de
 ATTEMPTS_MAX = 3
 """So many attempts may fail before a version counts as one that does not run."""
 LATEST = "Latest"
+RECOVERY_PATIENCE_MS = 60_000
+"""A coordinator that should recover by itself, and does not, is ordered to: that gives a reason."""
+_AGAIN = timedelta(seconds=3)
 _RETRY_MAX = timedelta(minutes=5)
 _RETRY_FIRST = timedelta(seconds=10)
 
@@ -122,8 +125,8 @@ def start(turn: Turn) -> bool:
     move, spec = turn.move, turn.spec
     assert move is not None, turn.status
     assert move.to_parallelism is not None, move
-    ensure(turn, move.to_revision, move.to_parallelism)
     c = facts.coordinator_of(turn.observed, move.to_revision)
+    ensure(turn, move.to_revision, _replicas(turn, move))
     if c is None:
         turn.wait("the coordinator comes up")
         return False
@@ -139,11 +142,26 @@ def start(turn: Turn) -> bool:
     if move.not_before is not None and turn.now < move.not_before:
         turn.look_again(SOON)
         return False
+    is_recovering = facts.is_about_to_recover(turn.observed)
+    if is_recovering and not turn.is_over(move.since, RECOVERY_PATIENCE_MS):
+        turn.wait("the coordinator gathers workers")
+        return False
     if spec is None:
         turn.wait("the spec has mistakes")
         return False
     order = _order(turn, move, c)
     return order is not None and _is_answered(turn, c, order)
+
+
+def _replicas(turn: Turn, move: Move) -> int:
+    """As many as the attempt gets; none is taken away from one that recovers by itself."""
+    c, workload = turn.coordinator, turn.observed.worker_workload
+    assert move.to_parallelism is not None, move
+    if facts.is_about_to_recover(turn.observed) and workload is not None:
+        return max(move.to_parallelism, workload.replicas)
+    if facts.is_active(c) and c is not None and c.revision == move.to_revision:
+        return max(move.to_parallelism, c.parallelism)
+    return move.to_parallelism
 
 
 def _has_started(turn: Turn, move: Move, c: JobStatus) -> bool:
@@ -155,7 +173,7 @@ def _has_started(turn: Turn, move: Move, c: JobStatus) -> bool:
         return False
     if move.kind is MoveKind.RESTORE:
         known = turn.outcome(request_id(move, "start"))
-        wanted = resolved(turn) if turn.spec is not None else None
+        wanted = resolved(turn, turn.spec) if turn.spec is not None else None
         return (wanted is not None and c.restore_id == restore_id_of(wanted)) or (
             known is not None and known.phase is RequestPhase.DONE
         )
@@ -184,7 +202,7 @@ def _is_answered(turn: Turn, c: JobStatus, order: StartOrder) -> bool:
         return False
     error = known.error or "the start was refused"
     if _was_too_early(error):
-        turn.try_again(SOON)
+        turn.try_again(_AGAIN)
     return False
 
 
@@ -264,7 +282,10 @@ def restore_of(turn: Turn, c: JobStatus) -> Restore:
     """
     spec = turn.spec
     assert spec is not None, turn.status
-    restore, is_obeyed = resolved(turn), turn.job.status.restore_id == restore_id_of(spec.restore)
+    restore, is_obeyed = (
+        resolved(turn, spec),
+        turn.job.status.restore_id == restore_id_of(spec.restore),
+    )
     if is_obeyed and (restore is None or c.restore_id != restore_id_of(restore)):
         return latest(spec.restore)
     return restore or spec.restore
@@ -286,10 +307,9 @@ def settings(spec: StreamJobSpec) -> dict[str, Any]:
     return live_settings(spec) or {"checkpoints": {"interval": interval}}
 
 
-def resolved(turn: Turn) -> Restore | None:
+def resolved(turn: Turn, spec: StreamJobSpec) -> Restore | None:
     """`spec.restore` with a path in place of a Savepoint's name; None for a name that leads nowhere."""
-    spec, named = turn.spec, turn.observed.restore_savepoint
-    assert spec is not None, turn.status
+    named = turn.observed.restore_savepoint
     if named is not None and named.name == spec.restore.from_ and named.status.path is not None:
         return spec.restore.model_copy(update={"from_": named.status.path})
     return None if _is_name(spec.restore.from_) else spec.restore

@@ -121,7 +121,7 @@ def _against(turn: Turn, spec: StreamJobSpec) -> str | None:
     if spec.upgrade.mode is UpgradeMode.STATELESS:
         return None
     is_due = status.restore_id != restore_id_of(restore) and not starting.is_latest(restore)
-    found = starting.resolved(turn)
+    found = starting.resolved(turn, spec)
     if is_due and found is not None:
         return None if found.from_.lower() == "none" else found.from_
     return checking.LATEST if status.attempt else None
