@@ -44,10 +44,10 @@ class Code:
         """Whether a worker's container ends at once."""
         return self.kind == DIES
 
-    @property
-    def crashes_after(self) -> int | None:
-        """Seconds of running until it raises: before or after its first checkpoint."""
-        return {CRASHES: 4, CRASHES_LATE: 14}.get(self.kind)
+    def crashes(self, *, ran_s: int, completed: int) -> bool:
+        """Whether it raises by now: before its first checkpoint, or just after."""
+        is_late = completed > 0 or ran_s > 14
+        return (self.kind == CRASHES and ran_s > 4) or (self.kind == CRASHES_LATE and is_late)
 
     @property
     def fails_to_restore(self) -> bool:

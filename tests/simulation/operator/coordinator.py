@@ -512,7 +512,7 @@ class Coordinator:
             return
         self._commit()
         self._ran += 1
-        if self.code.crashes_after is not None and self._ran > self.code.crashes_after:
+        if self.code.crashes(ran_s=self._ran, completed=self._completed):
             self._failed("the author's code raised")
             return
         if self._ran > 30:

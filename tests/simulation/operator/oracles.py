@@ -17,6 +17,7 @@ from penstock_operator.resources.status import MoveKind, Phase, SavepointPhase, 
 TURNS_AT_REST_MAX = 14
 TURNS_WHEN_STUCK_MAX = 75
 WRITES_AT_REST_MAX = 5
+WRITES_WHEN_STUCK_MAX = 15
 
 
 class Oracles:
@@ -103,9 +104,15 @@ class Oracles:
         code, move, entry = Code(spec.image or ""), job.status.move, self._cluster.store.newest
         if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, Step.CHECKING):
             return not code.can_be_pulled
+        if spec.restore.from_ not in self._known_snapshots():
+            return self._is("Ready", "False")
         has_another = job.status.stable_revision not in (None, revision)
         cannot_run = not code.is_good or (entry is not None and not code.reads(entry.point))
         return cannot_run and not has_another and self._is("Ready", "False")
+
+    def _known_snapshots(self) -> set[str]:
+        """What may stand in `restore.from`."""
+        return {"Latest", *self._cluster.savepoints, *self._cluster.store.savepoints}
 
     def _running(
         self, job: StreamJobObject, entry: Entry | None, spec: StreamJobSpec, revision: str
@@ -157,7 +164,9 @@ class Oracles:
     def _suspended(self, job: StreamJobObject, entry: Entry | None) -> str:
         if job.status.phase is not Phase.SUSPENDED:
             return f"phase {job.status.phase}"
-        if entry is not None and (entry.end is None or not entry.end.committed):
+        is_open = entry is not None and (entry.end is None or not entry.end.committed)
+        has_run = job.status.attempt is not None
+        if is_open and has_run:  # what a deleted one left without an end waits for a start
             return "the run did not end"
         if self._cluster.of_role("worker") or self._cluster.of_role("coordinator"):
             return "pods are left"
@@ -218,12 +227,13 @@ class Oracles:
             raise Violation(
                 f"{counts['turns'] - turns} decisions in {seconds} s, with nothing to do"
             )
-        if counts["writes"] - writes > WRITES_AT_REST_MAX:
+        if counts["writes"] - writes > (WRITES_WHEN_STUCK_MAX if is_stuck else WRITES_AT_REST_MAX):
             raise Violation(f"{counts['writes'] - writes} status writes in {seconds} s at rest")
         entry = self._cluster.store.newest
         if entry is None or job is None:
             return
-        if entry.end is None and self._is("Ready", "True"):
+        runs = job.status.phase is Phase.RUNNING
+        if entry.end is None and runs and self._is("Ready", "True"):
             if self._cluster.store.output.stop <= stop:
                 raise Violation(f"Ready, and nothing was written for {seconds} s")
             return
