@@ -255,9 +255,34 @@ def command_line_page() -> str:
     lines += [
         "## penstock worker, penstock coordinator\n",
         "The processes of a job one by one, as pods run them; `--help` lists their flags.",
-        "Both take the job's secret from `PENSTOCK_TOKEN`.",
+        "Without `--manifest` they take themselves to be in a pod, and need no flag at all:\n",
+        "| | in a pod | variable |\n|---|---|---|",
+        *(f"| {what} | {place} | {variable} |" for what, place, variable in _IN_PODS),
+        "\nWhat ends with an error leaves `{what, where, fix, exitCode}` as JSON of at most 4 KiB in its",
+        "termination message. Exit codes are those of `penstock`, and 5 of a coordinator that stands",
+        "down because another one, or another owner, has the job.\n",
     ]
+    dispose = root.get_command(context, "dispose")
+    assert dispose is not None
+    lines += _command(dispose, click.Context(dispose, info_name="dispose", parent=context))
     return "\n".join(lines) + "\n"
+
+
+_IN_PODS = (
+    ("manifest", "`/etc/penstock/streamjob.yaml`", "`PENSTOCK_MANIFEST`"),
+    ("token", "`/etc/penstock/token`", "`PENSTOCK_TOKEN`, or `PENSTOCK_TOKEN_FILE`"),
+    ("the author's modules, working directory", "`/job`", "`PENSTOCK_FOLDER`"),
+    ("a worker's disk", "`/var/lib/penstock`", "`PENSTOCK_VOLUME`"),
+    ("a worker's number", "end of the host name", "flag `--worker`"),
+    ("coordinator", "", "`PENSTOCK_COORDINATOR`, HOST:PORT"),
+    ("namespace, for the job's id", "", "`PENSTOCK_NAMESPACE`"),
+    ("owner of the log", "`local/<host>`", "`PENSTOCK_OWNER`"),
+    ("revision", "hash of the manifest", "`PENSTOCK_REVISION`"),
+    ("address for other workers", "as the coordinator sees it", "`PENSTOCK_POD_IP`"),
+    ("style of log lines", "`json`", "`PENSTOCK_LOG`, `json` or `plain`"),
+    ("termination message", "`/dev/termination-log`", "`PENSTOCK_TERMINATION_LOG`"),
+    ("registered with the coordinator", "file `registered` on the disk", ""),
+)
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
