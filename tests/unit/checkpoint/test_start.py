@@ -353,6 +353,23 @@ def test_what_a_cancel_was_told_is_known_to_the_coordinator_that_ends_it(new):
     assert b.answer_to("cancel").ok
 
 
+def test_a_cancel_that_deletes_is_answered_when_all_is_gone(new):
+    a = new().run()
+    a.checkpoint()
+    a.held = {do.DeleteSnapshot}
+    a.say(told.CancelOrdered("cancel", retain=False))
+    a.committed(1)
+    assert a.job.entry.end.committed
+    assert a.phase is Phase.ENDING
+    b = a.crash()
+    assert b.phase is Phase.ENDED, "the next coordinator deletes the rest"
+    assert not [p for p in b.store.objects if "chk-" in p]
+    a.held = set()
+    a.answer(a.last(do.DeleteSnapshot))
+    assert a.answer_to("cancel").ok
+    assert a.phase is Phase.ENDED
+
+
 def test_an_ended_jobs_checkpoints_are_deleted_by_a_cancel_that_says_so(new):
     a = stopped(new)
     savepoints = {p for p in a.store.objects if p.startswith("mem://")}

@@ -220,8 +220,11 @@ class JobCoordinator:
         """Nothing runs until an order comes."""
         match decision:
             case recovery.HasEnded():
-                self._at.move(Phase.ENDED)
-                self._out.do(do.JobOver(self._at.newest))
+                if self._ends.is_settled(self._at.newest):
+                    self._at.move(Phase.ENDED)
+                    self._out.do(do.JobOver(self._at.newest))
+                else:
+                    self._at.move(Phase.ENDING)
                 return
             case recovery.Damaged(snapshot, reason, older):
                 self._out.tell("damaged", path=snapshot.path, reason=reason, older=older)

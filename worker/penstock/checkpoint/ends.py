@@ -147,7 +147,9 @@ class Ends:
     def advance(self) -> None:
         """Deploy sinks that are still needed; say so when nothing is left."""
         entry, ending, run = self._at.newest, self._ending, self._checkpoints.run
-        assert ending is not None, self._at.phase
+        if ending is None:
+            self._finish_deleting(entry)
+            return
         if not ending.is_deployed and not ending.is_committed(run):
             self._deploy(entry, ending)
         if ending.is_done(self._checkpoints.run):
@@ -179,10 +181,27 @@ class Ends:
         if prepare.subtasks:
             self._out.do(do.CancelWorkers(entry.attempt.number), prepare)
 
-    def _on_committed(self, entry: Entry) -> None:
+    def is_settled(self, entry: Entry) -> bool:
+        """Whether nothing is left to do for an end that is committed; what it dropped is deleted.
+
+        The checkpoints of a run that was to leave none are waited for: the answer says they are gone.
+        """
         assert entry.end is not None, entry
-        self._out.do(do.CancelWorkers(entry.attempt.number))
         self._out.do_all(self._snapshots.settle(entry))
+        return not (entry.end.deletes and self._snapshots.undeleted)
+
+    def _on_committed(self, entry: Entry) -> None:
+        self._out.do(do.CancelWorkers(entry.attempt.number))
+        self._ending = self._checkpoints.run = None
+        if self.is_settled(entry):
+            self._answer(entry)
+
+    def _finish_deleting(self, entry: Entry) -> None:
+        if not self._snapshots.undeleted:
+            self._answer(entry)
+
+    def _answer(self, entry: Entry) -> None:
+        assert entry.end is not None, entry
         if entry.end.kind in (EndKind.STOPPED, EndKind.CANCELLED):
             self._out.answer_end(entry)
         self._over(entry)
