@@ -82,8 +82,6 @@ playground: images ## The same cluster, kept: docs/tutorials/kubernetes.md walks
 	@echo
 	@echo "A cluster with Penstock and an S3 server. What to do with it: docs/tutorials/kubernetes.md"
 	@echo "  export KUBECONFIG=$(CLUSTER_KUBECONFIG)"
-	@echo "  kubectl apply -f examples/kubernetes/"
-	@echo "  kubectl get streamjobs --watch"
 	@echo "Down again: make playground-down"
 
 playground-down: ## Take that cluster down

@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
         case ["up"]:
             create()
             install()
+            furnish()
             return 0
         case ["down"]:
             delete()
@@ -99,6 +100,16 @@ def install() -> None:
     kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/penstock")
     kubectl("-n", "penstock-s3", "rollout", "status", "deployment/s3", "--timeout=120s")
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment/penstock", "--timeout=120s")
+
+
+def furnish() -> None:
+    """A bucket and its Secret, for whoever plays."""
+    step("a bucket")
+    image = f"penstock-worker:{variable('TAG')}"
+    text = (ROOT / "scripts" / "playground.yaml").read_text().replace("WORKER_IMAGE", image)
+    kubectl("delete", "job", "make-bucket", "--ignore-not-found")
+    kubectl("apply", "--filename", "-", text=text)
+    kubectl("wait", "--for=condition=complete", "job/make-bucket", "--timeout=120s")
 
 
 def kubectl(*arguments: str, text: str | None = None) -> None:

@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not item.path.is_relative_to(_FOLDER):
             continue
         item.add_marker("e2e")
-        item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT_S))
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT_S))
         if not is_asked_for:
             item.add_marker(pytest.mark.skip(reason="needs a cluster: make e2e"))
 

@@ -1,18 +1,15 @@
 """What the documentation says is so: links, names, generated pages, and every command of some pages."""
 
 import ast
-import contextlib
 import importlib.util
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.pages import Command, blocks, do_as_told
 
 import penstock
 from penstock import snapshots, testing
@@ -28,8 +25,8 @@ FROM_THE_TUTORIAL_ON = (
     "how-to/restore-elsewhere.md",
 )
 BY_THEMSELVES = ("how-to/write-a-connector.md",)
-_PATIENCE_S = 100
-_BETWEEN = "— end of command —"
+ON_A_CLUSTER = ("tutorials/kubernetes.md",)
+"""Run by tests/e2e/test_tutorial.py."""
 
 
 def _name(page: Path) -> str:
@@ -37,90 +34,6 @@ def _name(page: Path) -> str:
 
 
 # ── pages whose commands are run ─────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, what follows that, its text, and the line it begins at."""
-
-    language: str
-    about: str
-    text: str
-    line: int
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of a console block, and what the page shows as its output ('…' stands for any)."""
-
-    line: int
-    text: str
-    output: str
-
-    def shows(self, answer: str) -> bool:
-        """Whether that answer is what the page shows; a page may show nothing."""
-        if not self.output:
-            return True
-        pattern = ".*".join(re.escape(part) for part in self.output.split("…"))
-        return re.fullmatch(pattern, answer, re.DOTALL) is not None
-
-
-def _blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text()
-    for found in re.finditer(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
-        yield Block(found[1], found[2], found[3], text.count("\n", 0, found.start()) + 1)
-
-
-def _commands(block: Block) -> Iterator[Command]:
-    for found in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
-        line = block.line + 1 + block.text.count("\n", 0, found.start())
-        yield Command(line, found[1], found[2].strip())
-
-
-def _do_as_told(page: Path, folder: Path, environment: dict[str, str]) -> None:
-    """Write the page's files (```python file=…) and run its commands in one shell, in its order."""
-    commands: list[Command] = []
-    script = ["set -o pipefail"]
-    for block in _blocks(page):
-        if block.about.startswith("file="):
-            (folder / block.about.removeprefix("file=")).write_text(block.text)
-        elif block.language == "console":
-            commands += _commands(block)
-    for command in commands:
-        script += [command.text, f'echo; echo "{_BETWEEN}$?"']
-    said = _in_one_shell("\n".join(script) + "\n", folder, environment)
-    answers = re.findall(rf"(.*?)\n{_BETWEEN}(\d+)\n", said, re.DOTALL)
-    for command, (answer, code) in zip(commands, answers, strict=True):
-        where = f"{_name(page)}:{command.line}: $ {command.text}"
-        assert code == "0", f"{where}\nended with {code} and said\n{answer}"
-        assert command.shows(answer.strip()), (
-            f"{where}\nsays\n{answer}\nbut the page\n{command.output}"
-        )
-
-
-def _in_one_shell(script: str, folder: Path, environment: dict[str, str]) -> str:
-    """What the shell and its commands say; nothing that it started lives on."""
-    shell = subprocess.Popen(
-        ["bash"],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        return shell.communicate(script, timeout=_PATIENCE_S)[0]
-    except subprocess.TimeoutExpired as e:
-        said = (e.stdout or b"").decode() + "".join(
-            f"\n{log.name}: {log.read_text()}" for log in sorted(folder.parent.rglob("*.log"))
-        )
-        pytest.fail(f"not within {_PATIENCE_S} s; so far\n{said}")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)
-        shell.wait()
 
 
 @pytest.fixture
@@ -152,13 +65,13 @@ def test_the_tutorial_and_the_pages_that_go_on_from_it_do_what_they_say(
     folder = tmp_path / "job"
     folder.mkdir()
     for page in FROM_THE_TUTORIAL_ON:
-        _do_as_told(DOCS / page, folder, environment)
+        do_as_told(DOCS / page, folder, environment)
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("page", BY_THEMSELVES)
 def test_a_page_does_what_it_says(page: str, tmp_path: Path, environment: dict[str, str]) -> None:
-    _do_as_told(DOCS / page, tmp_path, environment)
+    do_as_told(DOCS / page, tmp_path, environment)
 
 
 def test_what_a_page_shows_is_compared_with_what_is_said() -> None:
@@ -169,10 +82,10 @@ def test_what_a_page_shows_is_compared_with_what_is_said() -> None:
 
 
 def test_every_page_with_commands_to_run_is_run() -> None:
-    with_files = {_name(p) for p in PAGES for b in _blocks(p) if b.about.startswith("file=")}
-    assert with_files == {f"docs/{page}" for page in (*FROM_THE_TUTORIAL_ON, *BY_THEMSELVES)} - {
-        "docs/how-to/restore-elsewhere.md"
-    }
+    with_files = {_name(p) for p in PAGES for b in blocks(p) if b.about.startswith("file=")}
+    assert with_files == {
+        f"docs/{page}" for page in (*FROM_THE_TUTORIAL_ON, *BY_THEMSELVES, *ON_A_CLUSTER)
+    } - {"docs/how-to/restore-elsewhere.md"}
 
 
 # ── links, names, code ───────────────────────────────────────────────────────────────────────────
@@ -214,7 +127,8 @@ def test_every_page_is_reached_from_the_index() -> None:
     "page", [DOCS / "architecture.md", *sorted(DOCS.glob("decisions/0*.md"))], ids=_name
 )
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
-    roots = [ROOT, ROOT / "worker" / "penstock", DOCS]
+    operator = ROOT / "operator" / "penstock_operator"
+    roots = [ROOT, ROOT / "worker" / "penstock", operator, DOCS]
     named = re.findall(r"`([\w./-]+/(?:[\w.-]+\.(?:py|md|toml|yaml))?)`", _outside_blocks(page))
     assert named or page.name != "architecture.md"
     for path in named:
@@ -269,14 +183,14 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_python_on_a_page_is_python(page: Path) -> None:
-    for block in _blocks(page):
+    for block in blocks(page):
         if block.language == "python":
             ast.parse(block.text, f"{_name(page)}:{block.line}")
 
 
 def test_whole_files_of_python_on_pages_are_typed(tmp_path: Path) -> None:
     for page in PAGES:
-        for block in _blocks(page):
+        for block in blocks(page):
             if block.language == "python" and block.about.startswith("file="):
                 (tmp_path / block.about.removeprefix("file=")).write_text(block.text)
             elif block.language == "python" and page.name == "README.md":
