@@ -7,7 +7,6 @@ from tests.e2e.support_job import Job
 from tests.e2e.support_output import (
     assert_exact,
     assert_is_prefix_of,
-    assert_state,
     assert_versions,
 )
 
@@ -29,7 +28,6 @@ def test_a_job_that_is_applied_runs_and_counts_every_record_once(
     assert len(job.pods("coordinator")) == 1
 
 
-@pytest.mark.ci
 def test_get_streamjobs_tells_phase_parallelism_checkpoint_and_age(
     new_job: Callable[..., Job],
 ) -> None:
@@ -48,7 +46,6 @@ def test_get_streamjobs_tells_phase_parallelism_checkpoint_and_age(
     )
 
 
-@pytest.mark.ci
 def test_a_bounded_job_finishes_and_its_output_is_the_whole_input(
     new_job: Callable[..., Job],
 ) -> None:
@@ -68,16 +65,3 @@ def test_code_in_an_image_of_its_own_runs_as_the_script_does(
     job.apply()
     job.wait_for_phase("Running")
     assert_exact(job.wait_for_output(1000))
-
-
-@pytest.mark.ci
-def test_a_savepoint_holds_the_state_of_its_input(new_job: Callable[..., Job]) -> None:
-    job = new_job()
-    job.apply()
-    job.wait_for_output(1000)
-    job.annotate(savepoint="first")
-    status = job.wait_for(
-        lambda s: s.get("requests", {}).get("savepoint", {}).get("phase") == "Done",
-        "the savepoint is done",
-    )
-    assert_state(status["requests"]["savepoint"]["path"])

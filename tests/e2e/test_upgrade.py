@@ -74,7 +74,6 @@ def test_code_that_cannot_be_imported_is_refused_and_the_old_version_runs_on(
     assert_versions(job.assert_exact(), "1")
 
 
-@pytest.mark.ci
 def test_an_image_that_cannot_be_pulled_leaves_the_old_version_running(
     new_job: Callable[..., Job],
 ) -> None:
