@@ -144,6 +144,25 @@ def test_a_coordinator_of_another_owner_says_who_has_the_job(tmp_path: Path) -> 
         assert json.loads(other.stderr.splitlines()[-1])["event"] == told["what"]
 
 
+def test_a_worker_gives_up_a_coordinator_that_has_gone_silent(tmp_path: Path) -> None:
+    count = 100_000
+    settings = Settings(
+        parameters={"count": count, "per_second": 20_000},
+        more="  worker: {heartbeatTimeout: 1s}\n",
+    )
+    with Pods(tmp_path, settings, parallelism=1) as pods:
+        pods.start()
+        pods.wait_for_checkpoint()
+        [worker] = pods.workers
+        pods.coordinator.signal(signal.SIGSTOP)
+        silent = "coordinator silent"
+        wait_for(lambda: any(x["event"] == silent for x in pods.lines(worker)), silent)
+        wait_for(lambda: not pods.is_registered(worker), "it is not ready")
+        pods.coordinator.signal(signal.SIGCONT)
+        pods.wait_for_phase("Finished")
+        assert_same_lines(pods.output(), lines_of(count))
+
+
 class HeldPods(Pods):
     """Its coordinator stands still once a run's end is in the log, before anything follows."""
 

@@ -1,6 +1,8 @@
 """What a supervisor hands to which child."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from penstock.network import frames
 from penstock.network.control import ControlSocket
 from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.supervisor import Supervisor, SupervisorConfig, _Child
+from penstock.runtime.transfers import Uploader
 from penstock.spec.loading import load_manifest
 from penstock.storage.memory import MemoryStore
 
@@ -61,3 +64,54 @@ def _prepare(*, commit_only: bool) -> frames.Prepare:
         graph={},
         commit_only=commit_only,
     )
+
+
+def test_asked_to_end_a_worker_lets_the_checkpoint_under_way_finish(
+    supervisor: Supervisor,
+) -> None:
+    with _running(supervisor) as child:
+        supervisor._ordered(frames.Trigger(3, 5, None))
+        assert isinstance(child.receive(5), frames.Trigger)
+        supervisor.leave()
+        assert not supervisor._may_leave()
+        supervisor._ordered(frames.Aborted(3, 4, "an older one"))
+        assert not supervisor._may_leave()
+        supervisor._ordered(frames.Aborted(3, 5, "given up"))
+        assert supervisor._may_leave()
+
+
+def test_a_checkpoint_that_takes_too_long_is_not_waited_for(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.runtime.supervisor._LEAVE_S", 0.0)
+    with _running(supervisor):
+        supervisor._ordered(frames.Trigger(3, 5, None))
+        supervisor.leave()
+        assert supervisor._may_leave()
+
+
+def test_without_a_checkpoint_it_leaves_at_once(supervisor: Supervisor) -> None:
+    with _running(supervisor):
+        assert not supervisor._may_leave()
+        supervisor.leave()
+        assert supervisor._may_leave()
+
+
+@contextmanager
+def _running(supervisor: Supervisor) -> Iterator[ControlSocket]:
+    """As while it serves an attempt; gives the child's end of its connection."""
+    ours, theirs = socket.socketpair()
+    plan = _prepare(commit_only=False)
+    supervisor._child = _Child(process=None, control=ControlSocket(ours), plan=plan)  # type: ignore[arg-type]
+    supervisor._uploader = Uploader(
+        supervisor._storage,
+        plan.attempt,
+        max_parallelism=128,
+        is_incremental=True,
+        keeps_in_manifest=False,
+    )
+    supervisor._is_serving = True
+    child = ControlSocket(theirs)
+    yield child
+    child.close()
+    ours.close()
