@@ -201,7 +201,10 @@ _ANNOTATIONS = {
     names.ANNOTATION_CHECKPOINT: ("an id", "Take a checkpoint now."),
     names.ANNOTATION_RESTART: ("an id", "Stop with a savepoint and start again from it."),
     names.ANNOTATION_RETRY: ("an id", "Try a revision again that failed."),
-    names.ANNOTATION_APPROVE: ("the plan's id", "Let an upgrade with `approval: Manual` begin."),
+    names.ANNOTATION_APPROVE: (
+        "the plan's id",
+        "Let an upgrade with `approval: Manual` begin. *No effect yet.*",
+    ),
     names.ANNOTATION_ROLLBACK: ("an id", "Go back to the last stable revision."),
     names.ANNOTATION_RECONCILE: ("`paused`", "Leave this job alone until the annotation goes."),
     names.ANNOTATION_DELETION: ("`force`", "Let a deleted StreamJob go at once; its state stays."),

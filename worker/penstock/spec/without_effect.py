@@ -11,6 +11,7 @@ WITHOUT_EFFECT = {
     "checkpoints.maxConcurrent": "one at a time",
     "savepoints.schedule": "savepoints are taken when they are asked for",
     "savepoints.keep": "savepoints stay until a person deletes them",
+    "upgrade.approval": "an upgrade begins by itself, as with Automatic",
     "restore.claimMode": "files of others are never touched, as with NoClaim",
     "errors": "a record whose processing raises fails the attempt, as with Fail",
 }

@@ -22,7 +22,9 @@ class Volume(SpecModel):
     """The disk of each worker."""
 
     size_bytes: SizeBytes = Field(
-        default="10Gi", validate_default=True, description="May grow later, never shrink."
+        default="10Gi",
+        validate_default=True,
+        description="Never shrinks; volumes that exist are not resized.",
     )
     storage_class_name: ObjectName | None = Field(
         default=None, description="Default: the cluster's. Cannot be changed."
