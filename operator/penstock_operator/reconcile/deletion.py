@@ -96,18 +96,14 @@ def _must_release(turn: Turn) -> str | None:
         return "deletion.policy is Retain"
     assert job.deleted_at is not None, job.name
     if turn.is_over(job.deleted_at, rules.timeout_ms):
-        return (
-            f"deletion.timeout is over while {turn.job.status.move and turn.job.status.move.step}"
-        )
+        return "deletion.timeout is over"
     return None
 
 
-def _release(turn: Turn, why: str, *, is_warning: bool = False) -> None:
-    where = turn.status.next_restore
+def _release(turn: Turn, why: str, *, is_warning: bool = False, keeps: bool = True) -> None:
+    where = turn.status.next_restore if keeps else None
     kept = f"; the job's state stays at {where}" if where else ""
-    text = f"the object goes: {why}{kept}"
-    turn.enter(Step.RELEASING, text)
-    turn.announce("DeletionReleased", text, is_warning=is_warning)
+    turn.enter(Step.RELEASING, f"the object goes: {why}{kept}", is_warning=is_warning)
 
 
 def _stop(turn: Turn) -> None:
@@ -130,7 +126,7 @@ def _drop_checkpoints(turn: Turn, move: Move) -> None:
     """The coordinator ends the run, if there is one, and deletes what it has."""
     known = turn.ask(CancelOrder(request_id=request_id(move, "drop"), retain=False))
     if known is not None and known.phase is RequestPhase.DONE:
-        _release(turn, "its checkpoints are deleted")
+        _release(turn, "its checkpoints are deleted", keeps=False)
     elif known is not None and known.phase is RequestPhase.FAILED and move.tries < _TRIES_MAX:
         turn.try_again(SOON)
     elif known is not None and known.phase is RequestPhase.FAILED:
@@ -172,7 +168,7 @@ def _dispose(turn: Turn) -> None:
     elif not report.has_ended:
         turn.wait("a pod deletes the job's checkpoints")
     elif report.verdict is not None and report.verdict.get("disposed") is True:
-        _release(turn, "its checkpoints are deleted")
+        _release(turn, "its checkpoints are deleted", keeps=False)
     else:
         told = facts.sentence_of(dict(report.verdict)) if report.verdict else report.message
         _release(

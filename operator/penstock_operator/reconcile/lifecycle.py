@@ -40,6 +40,7 @@ PHASES: Mapping[MoveKind, Phase] = MappingProxyType(
 )
 """What the job's phase is while a move goes on."""
 
+_AFTER_THE_STOP = (Step.REPLACING, Step.STARTING, Step.STABILIZING)
 BEFORE_THE_STOP = frozenset(
     {
         (MoveKind.START, Step.REPLACING),
@@ -190,10 +191,22 @@ def go_on(turn: Turn) -> None:
     """Do what the step of the move asks for, unless the spec asks for something stronger by now."""
     move = turn.move
     assert move is not None, turn.status
-    if (move.kind, move.step) in BEFORE_THE_STOP and _is_overtaken(turn, move):
+    step = STEPS.get((move.kind, move.step))
+    if step is None or not _is_whole(move):
+        turn.finish("Withdrawn", f"nobody knows how to go on: {move.step}", phase=Phase.PENDING)
+    elif (move.kind, move.step) in BEFORE_THE_STOP and _is_overtaken(turn, move):
         _drop(turn, move)
     else:
-        STEPS[move.kind, move.step](turn)
+        step(turn)
+
+
+def _is_whole(move: Move) -> bool:
+    """Whether the intention says all that its step goes by; one that lost a part is none."""
+    needs_revision = move.step in (*_AFTER_THE_STOP, Step.CHECKING)
+    needs_parallelism = move.step in _AFTER_THE_STOP or move.kind is MoveKind.RESCALE
+    return not (needs_revision and move.to_revision is None) and not (
+        needs_parallelism and move.to_parallelism is None
+    )
 
 
 def _is_overtaken(turn: Turn, move: Move) -> bool:

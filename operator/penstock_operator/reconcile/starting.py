@@ -183,8 +183,8 @@ def _has_started(turn: Turn, move: Move, c: JobStatus) -> bool:
 def _wait_for_its_end(turn: Turn, move: Move, c: JobStatus) -> None:
     """An attempt that nobody ordered is in the way: it recovered by itself when it could not be
     stopped."""
-    if c.phase is JobPhase.ENDING:
-        turn.wait("sinks commit what the run has completed")
+    if c.phase is JobPhase.ENDING or move.kind is MoveKind.START:
+        turn.wait(f"the job is {c.phase}")
     else:
         turn.enter(Step.STOPPING, f"{move.kind}: the job is {c.phase}, it is stopped", way=None)
 

@@ -184,7 +184,7 @@ class Turn:
         self.announce(f"{kind}Began", reason)
         self.look_again(SOON)
 
-    def enter(self, step: Step, message: str, **fields: Any) -> None:
+    def enter(self, step: Step, message: str, *, is_warning: bool = False, **fields: Any) -> None:
         """Intend the next step of the move."""
         move = self._drafted()
         changes = {
@@ -195,7 +195,7 @@ class Turn:
             "error": None,
         } | fields
         self.update(move=move.model_copy(update=changes))
-        self.announce(f"{move.kind}{step}", message)
+        self.announce(f"{move.kind}{step}", message, is_warning=is_warning)
         self.look_again(SOON)
 
     def note(self, **fields: Any) -> None:

@@ -99,7 +99,7 @@ def check(turn: Turn) -> None:
         return
     verdict = checking.check(turn, move.to_revision, against=_against(turn, spec))
     if verdict is None:
-        _tell_about_image(turn, move, spec)
+        _tell_about_image(turn, spec)
         return
     if verdict.fits:
         _step(turn, Step.STOPPING, "the new version can go on; the old one is stopped")
@@ -127,14 +127,17 @@ def _against(turn: Turn, spec: StreamJobSpec) -> str | None:
     return checking.LATEST if status.attempt else None
 
 
-def _tell_about_image(turn: Turn, move: Move, spec: StreamJobSpec) -> None:
-    """The old version runs on while the new image is waited for; after a while that is told."""
+def _tell_about_image(turn: Turn, spec: StreamJobSpec) -> None:
+    """The old version runs on while the check waits, for its image or a node; that is told."""
     report = turn.observed.check
-    if report is None or not checking.is_waiting_for_image(turn):
+    if report is None or report.has_ended or report.waiting is None:
         return
     if turn.now - report.created_at > facts.IMAGE_GRACE:
         said = f": {report.message}" if report.message else ""
-        turn.stall = Stall("ImagePull", f"the image {spec.image} cannot be pulled{said}")
+        if checking.is_waiting_for_image(turn):
+            turn.stall = Stall("ImagePull", f"the image {spec.image} cannot be pulled{said}")
+        else:
+            turn.stall = Stall("CheckWaits", f"the check pod waits, {report.waiting}{said}")
 
 
 def enter_replacing(turn: Turn) -> None:
