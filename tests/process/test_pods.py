@@ -87,6 +87,28 @@ def test_pods_run_a_job_and_one_worker_more_than_it_needs_idles_registered(tmp_p
         assert any(line["event"] == "coordinator ready" for line in pods.lines(pods.coordinator))
 
 
+def test_a_change_of_parallelism_moves_only_what_the_disks_do_not_have(tmp_path: Path) -> None:
+    count = 200_000
+    settings = Settings(parameters={"count": count, "per_second": 10_000})
+    with Pods(tmp_path, settings, parallelism=1) as pods:
+        pods.start()
+        for ordinal in (1, 2):
+            pods.add(pods.worker(ordinal))
+        pods.wait_for_checkpoint()
+        moved = {}
+        for parallelism in (3, 2):
+            wait_for(lambda: len(pods.status()["workers"]) == 3, "three workers")
+            answer = pods.order("rescale", f"to-{parallelism}", parallelism=parallelism)
+            assert answer["phase"] == "Done", answer
+            moved[parallelism] = pods.status()["rescale"]
+        # The whole of one worker's state goes to two more; then each of two wants one other's third.
+        assert 0 < moved[2]["bytesMoved"] < moved[3]["bytesMoved"]
+        assert pods.newest_entry().attempt.number == 3
+        pods.wait_for_phase("Finished")
+        assert_same_lines(pods.output(), lines_of(count))
+        assert pods.final_state() == counts_of(count)
+
+
 def test_a_worker_that_is_asked_to_end_leaves_nothing_behind_and_the_job_goes_on(
     tmp_path: Path,
 ) -> None:

@@ -158,9 +158,11 @@ class Supervisor:
 
         Called from a signal's handler, on the main thread.
         """
+        if self._leaves_by_s is not None:
+            return
+        self._leaves_by_s = time.monotonic() + _LEAVE_S
         if not self._is_serving:
             raise _Leaves
-        self._leaves_by_s = time.monotonic() + _LEAVE_S
         self._wake_out.send(b"!")
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +192,8 @@ class Supervisor:
         coordinator = self._coordinator
         assert coordinator is not None
         registered = self._config.workdir / REGISTERED
-        registered.touch()
+        with contextlib.suppress(OSError):  # a full disk is told where it hurts
+            registered.touch()
         self._heard_coordinator_s = time.monotonic()
         self._is_serving = True
         try:
@@ -578,6 +581,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--manifest needs --workdir")
     try:
         _supervisor(flags).run()
+    except _Leaves:  # before it had begun
+        return 0
     except PenstockError as e:
         termination.tell(e)
         return e.exit_code
