@@ -93,7 +93,8 @@ class CoordinatorClient:
         token: str | None = None,
     ) -> _Answer:
         root = self._url.format(coordinator=names.coordinator(job), namespace=namespace, job=job)
-        headers = {"Content-Type": "application/json"}
+        # A connection that is kept would go on to a pod that the Service has left.
+        headers = {"Content-Type": "application/json", "Connection": "close"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         try:

@@ -273,6 +273,7 @@ class _Deeds:
 
     def _announce(self, effect: effects.Announce) -> None:
         tools = self._tools
+        tools.log.info(effect.message, job=_text(self._job), reason=effect.reason)
         announce(self._kube, About.of(self._job), effect, now=tools.now(), log=tools.log)
 
     # Savepoints

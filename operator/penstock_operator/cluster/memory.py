@@ -1,7 +1,7 @@
 """What is remembered between the turns of a job, and may be lost with the process.
 
-Refusals of orders, so that the next decision sees them; verdicts of dry runs, so that each revision is
-tried once. Nothing here is needed to go on: it is asked or told again.
+Refusals of orders, so that the next decision sees them; revisions whose dry run went well, so that it
+is not done again. Nothing here is needed to go on: it is asked or told again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REFUSALS_KEPT = 50
 @dataclass(slots=True)
 class _Job:
     refusals: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
-    dry_runs: OrderedDict[str, tuple[str, ...]] = field(default_factory=OrderedDict)
+    tried: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
 
 class Memory:
@@ -47,18 +47,18 @@ class Memory:
             while len(refusals) > _REFUSALS_KEPT:
                 refusals.popitem(last=False)
 
-    def dry_run(self, uid: str, revision: str) -> tuple[str, ...] | None:
-        """What was said to the pods of a revision; None: never asked."""
+    def was_tried(self, uid: str, revision: str) -> bool:
+        """Whether the API server took the pods of this revision."""
         with self._lock:
-            return self._jobs.get(uid, _Job()).dry_runs.get(revision)
+            return revision in self._jobs.get(uid, _Job()).tried
 
-    def remember_dry_run(self, uid: str, revision: str, mistakes: tuple[str, ...]) -> None:
-        """What was said."""
+    def remember_tried(self, uid: str, revision: str) -> None:
+        """It did."""
         with self._lock:
-            verdicts = self._jobs.setdefault(uid, _Job()).dry_runs
-            verdicts[revision] = mistakes
-            while len(verdicts) > _REVISIONS_KEPT:
-                verdicts.popitem(last=False)
+            tried = self._jobs.setdefault(uid, _Job()).tried
+            tried[revision] = None
+            while len(tried) > _REVISIONS_KEPT:
+                tried.popitem(last=False)
 
     def forget(self, uid: str) -> None:
         """The job is gone."""

@@ -184,16 +184,17 @@ class Observer:
         return found is None or facts.is_deleting(found)
 
     def _refused(self, job: Job, spec: StreamJobSpec, revision: str) -> tuple[str, ...]:
-        """What the API server would say to the pods of a new revision; asked once for each.
+        """What the API server would say to the pods of a new revision.
 
         Raises:
             Forbidden: it is not about the pods, but about a right or a quota.
         """
-        known = self._memory.dry_run(job.uid, revision)
-        if known is None:
-            known = tuple(self._dry_run(job, spec, revision))
-            self._memory.remember_dry_run(job.uid, revision, known)
-        return known
+        if self._memory.was_tried(job.uid, revision):
+            return ()
+        mistakes = tuple(self._dry_run(job, spec, revision))
+        if not mistakes:
+            self._memory.remember_tried(job.uid, revision)
+        return mistakes
 
     def _dry_run(self, job: Job, spec: StreamJobSpec, revision: str) -> Iterator[str]:
         settings = self._settings

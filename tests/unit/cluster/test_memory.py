@@ -31,22 +31,22 @@ def test_an_order_that_was_taken_after_all_is_no_refusal(memory):
 
 def test_jobs_do_not_see_each_others(memory):
     memory.remember_refusal("u", "r-1", "no")
-    memory.remember_dry_run("u", "rev", ("wrong",))
+    memory.remember_tried("u", "rev")
     assert memory.refusals("v") == {}
-    assert memory.dry_run("v", "rev") is None
+    assert not memory.was_tried("v", "rev")
 
 
 def test_only_the_newest_are_kept(memory):
     for n in range(200):
         memory.remember_refusal("u", f"r-{n}", "no")
-        memory.remember_dry_run("u", f"rev-{n}", ())
+        memory.remember_tried("u", f"rev-{n}")
     assert "r-199" in memory.refusals("u")
     assert len(memory.refusals("u")) == 50
-    assert memory.dry_run("u", "rev-0") is None
-    assert memory.dry_run("u", "rev-199") == ()
+    assert not memory.was_tried("u", "rev-0")
+    assert memory.was_tried("u", "rev-199")
 
 
 def test_a_job_that_is_gone_is_forgotten(memory):
-    memory.remember_dry_run("u", "rev", ())
+    memory.remember_tried("u", "rev")
     memory.forget("u")
-    assert memory.dry_run("u", "rev") is None
+    assert not memory.was_tried("u", "rev")
