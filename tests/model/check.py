@@ -171,6 +171,10 @@ SCENARIOS = {
             "features": ("last",),
         },
     ),
+    "upgrade-cancel": (
+        "upgrade with hold, cancelled in it; started again or rolled back",
+        {"records": 2, "retained": 1, "stop": 1, "upgrade": 1, "cancel": 1, "rollback": 1},
+    ),
     "zombie": (
         "a pod of the old revision comes back",
         {"records": 1, "retained": 1, "stop": 1, "upgrade": 1, "twin": 1, "features": ("zombie",)},
@@ -235,6 +239,7 @@ HOLES = {
     "RECOVERS_ANY_REVISION": "zombie",
     "START_WITHOUT_AFTER": "stop-crash",
     "CANCEL_WITHOUT_COMMITS": "cancel",
+    "HELD_IS_FORGOTTEN_AFTER_A_CANCEL": "upgrade-cancel",
     "FORK_FROM_AN_ORPHAN": "stop-fork",
     "NUMBERS_BELOW_THE_RESTORED": "again",
     "LOSER_PUTS_THE_SAME_AGAIN": "fence-long",

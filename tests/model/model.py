@@ -216,7 +216,8 @@ class Model:
         if seq > s.top:
             prev = s.log[-1][1]
             if e.kind == "opened":
-                if prev.end and not (e.by and e.by[1] == prev.att):
+                back = prev.hold and e.by == ("rollback", prev.hold[0])
+                if prev.end and not back and not (e.by and e.by[1] == prev.att):
                     raise Violation(
                         "5: an attempt is opened past an end without an order that names it"
                     )
@@ -293,8 +294,11 @@ class Model:
         auth = m.num
         if e.hold and not self.hole("RECOVERY_COMMITS_IN_HOLD"):
             auth = e.hold[1]
+        pend, named = m.pend, e.rp
+        if e.hold and e.by and e.by[0] == "start" and self.hole("HELD_IS_FORGOTTEN_AFTER_A_CANCEL"):
+            pend, named = (), None
         a = Attempt(
-            e.att, m.pos, m.pos, m.pend, auth, e.rp, False, m.num if e.rp and e.rp[0] == "c" else 0
+            e.att, m.pos, m.pos, pend, auth, named, False, m.num if e.rp and e.rp[0] == "c" else 0
         )
         s = s._replace(atts=put(s.atts, e.att, a))
         return self.co(s, i, pc="run", att=e.att, num=e.nxt, acked=None, sp=None, cnt=0)
@@ -717,7 +721,7 @@ class Model:
                 and c.pc in ("wait", "run")
                 and c.rev == 1
                 and view.rev == 2
-                and not view.end
+                and (not view.end or view.end[1])
             ) and (view.hold or self.hole("ROLLBACK_AFTER_RELEASE")):
                 src = view.hold[0] if view.hold else after
                 n = src[1] if src[0] == "c" else get(s.man, src).num if get(s.man, src) else 0

@@ -32,6 +32,7 @@ def check():
         ("ABSENT_MEANS_FAILED", "3:"),
         ("BASE_AS_LAST_HEARD", "3:"),
         ("CANCEL_WITHOUT_COMMITS", "5:"),
+        ("HELD_IS_FORGOTTEN_AFTER_A_CANCEL", "2:"),
     ],
 )
 def test_without_this_sentence_the_protocol_breaks(check, hole: str, says: str):

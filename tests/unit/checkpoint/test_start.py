@@ -308,11 +308,18 @@ def test_what_a_hold_withholds_is_restored_after_a_cancel(new):
     assert all(part.lists["pending"] for part in prepare.restore["out"].values())
 
 
-def test_a_hold_that_stands_goes_on_under_the_next_version(new):
+def test_a_hold_that_stands_goes_on_with_the_same_revision(new):
     b = held(new)
-    c = new(b.store, name="C", revision="3")
-    c.run(revision="3", request_id="next", hold_stable=5)
-    assert (c.job.entry.hold.from_.id, c.job.entry.hold.stable) == (2, 5)
+    b.run(revision="2", request_id="on", hold_stable=5)
+    assert (b.job.entry.hold.from_.id, b.job.entry.hold.stable) == (2, 5)
+
+
+def test_another_revision_does_not_go_on_from_what_a_hold_withholds(new):
+    c = new(held(new).store, name="C", revision="3")
+    c.say(told.StartOrdered("next", c.job.entry.seq, "3", 2, hold_stable=5))
+    assert "sinks hold what revision 2 wrote" in refused(c, "next")
+    c.run(revision="3", request_id="before", origin=Origin.HOLD, hold_stable=5)
+    assert (restored(c), c.job.entry.hold.from_.id, c.job.entry.hold.stable) == (2, 2, 5)
 
 
 def test_a_new_hold_withholds_all_numbers_of_the_attempts_to_come(new):

@@ -126,6 +126,14 @@ def _from_log(order: StartOrdered, read: LogRead) -> _Beginning:
                 "(restore.policy: AllowEmpty)",
             )
         return _Beginning()
+    ran = entry.attempt.revision
+    if entry.hold is not None and order.revision != ran:
+        raise Rejected(
+            f"sinks hold what revision {ran} wrote, which is not stable: another revision cannot go "
+            "on from its state",
+            where=point.path,
+            fix="begin before it with origin: Hold, or restore a snapshot by name",
+        )
     if point.path in read.damaged:
         return _instead_of(point, entry, read, order)
     manifest = read.manifests[point.path]
@@ -203,7 +211,7 @@ def _hold(order: StartOrdered, read: LogRead, beginning: _Beginning) -> Hold | N
     """A new hold withholds everything that the attempts from now on take.
 
     Where one stands, nothing above it was committed: it goes on, so that a rollback still finds the
-    last stable version's snapshot.
+    snapshot of the last stable version.
     """
     stands, stable = beginning.hold, order.hold_stable
     if stands is not None:

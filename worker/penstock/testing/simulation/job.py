@@ -10,40 +10,32 @@ is the count and the sum of its records.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.core import keygroups
-from penstock.core.descriptors import StateDescriptor, StateKind
-from penstock.core.graph import Edge, Exchange, JobGraph, Operator
 from penstock.core.ids import JobId, OperatorId
+from penstock.core.keys import decode_key, encode_key, key_length
 from penstock.core.manifest import Manifest
+from penstock.core.rows import PLAIN, group_width
+from penstock.dataflow.connector import Reader, Sink, SinkContext, Source, SourceContext, Writer
+from penstock.dataflow.functions import Context, KeyedFunction
+from penstock.dataflow.nodes import SINK_PENDING, SOURCE_POSITION
+from penstock.dataflow.states import ValueState
+from penstock.dataflow.stream import Environment
+from penstock.state.plain import plain_value
+from penstock.state.serializers import MSGPACK
 
 JOB = JobId("sim")
 LINES, COUNTS, OUT, AUDIT = (OperatorId(name) for name in ("lines", "counts", "out", "audit"))
 SINKS = (OUT, AUDIT)
 MAX_PARALLELISM = 8
-OFFSETS = StateDescriptor("offsets", StateKind.SPLIT_LIST, "json/1", "offset")
-PENDING = StateDescriptor("pending", StateKind.SPLIT_LIST, "json/1", "transaction")
-COUNT = StateDescriptor("count", StateKind.VALUE, "json/1", "count")
-
-GRAPH = JobGraph(
-    name="sim",
-    operators=(
-        Operator(LINES, "source", uid=True, states=(OFFSETS,)),
-        Operator(COUNTS, "process", uid=True, key="key", key_schema="int", states=(COUNT,)),
-        Operator(OUT, "sink", uid=True, states=(PENDING,)),
-        Operator(AUDIT, "sink", uid=True, parallelism=1, states=(PENDING,)),
-    ),
-    edges=(
-        Edge(LINES, COUNTS, Exchange.HASH),
-        Edge(COUNTS, OUT, Exchange.FORWARD),
-        Edge(LINES, AUDIT, Exchange.REBALANCE),
-    ),
-)
 
 Groups = dict[int, dict[int, tuple[int, int]]]
 """Keyed state: by key group and key, (count, sum)."""
+
+Rows = dict[int, dict[str, list[tuple[bytes, bytes]]]]
+"""The same as it is stored: by key group and table, rows and their values."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,7 +53,7 @@ class Record:
     @property
     def group(self) -> int:
         """The key group of its key."""
-        return keygroups.key_group(str(self.key).encode(), max_parallelism=MAX_PARALLELISM)
+        return keygroups.key_group(encode_key(self.key), max_parallelism=MAX_PARALLELISM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,57 +79,127 @@ def count(groups: Groups, records: Iterable[Record]) -> None:
         keys[record.key] = seen + 1, total + record.offset
 
 
+class Lines(Source[Record]):
+    """The input; `open` makes the reader of one subtask."""
+
+    def __init__(self, open: Callable[[SourceContext], Reader[Record]]) -> None:
+        self._open = open
+
+    def open(self, ctx: SourceContext) -> Reader[Record]:
+        """See Source."""
+        return self._open(ctx)
+
+
+class Written(Sink[Record]):
+    """The output; `open` makes the writer of one subtask."""
+
+    def __init__(self, open: Callable[[SinkContext], Writer[Record]]) -> None:
+        self._open = open
+
+    def open(self, ctx: SinkContext) -> Writer[Record]:
+        """See Sink."""
+        return self._open(ctx)
+
+
+class Counts(KeyedFunction):
+    """Counts the records of each key, adds them up, and gives them on."""
+
+    tally = ValueState(tuple[int, int], default=(0, 0))
+
+    def process(self, record: Record, ctx: Context[int]) -> Iterator[Record]:
+        """One record of a key."""
+        seen, total = self.tally.value
+        self.tally.value = seen + 1, total + record.offset
+        yield record
+
+
+def _key(record: Record) -> int:
+    return record.key
+
+
+def environment(
+    read: Callable[[SourceContext], Reader[Record]],
+    write: Callable[[SinkContext], Writer[Record]],
+) -> Environment:
+    """The job as its author builds it."""
+    env = Environment(JOB)
+    lines = env.source(Lines(read), uid=LINES)
+    lines.key_by(_key).process(Counts(), uid=COUNTS).sink(Written(write), uid=OUT)
+    lines.rebalance().sink(Written(write), uid=AUDIT, parallelism=1)
+    return env
+
+
+def _unopened(_: object) -> object:
+    raise AssertionError("only the graph is looked at")
+
+
+GRAPH = environment(_unopened, _unopened).graph()  # type: ignore[arg-type]
+
+
 def encode_offset(split: int, offset: int) -> bytes:
     """An element of the source's state."""
     return json.dumps([split, offset]).encode()
 
 
-def encode_pending(name: str, checkpoint: int) -> bytes:
-    """An element of a sink's state."""
-    return json.dumps([name, checkpoint]).encode()
-
-
-def decode_pair(element: bytes) -> tuple[int, int]:
+def decode_offset(element: bytes) -> tuple[int, int]:
     """Split and offset."""
     split, offset = json.loads(element)
     return split, offset
 
 
-def decode_pending(element: bytes) -> tuple[str, int]:
-    """Transaction and checkpoint."""
-    name, checkpoint = json.loads(element)
-    return name, checkpoint
-
-
-def encode_groups(groups: Groups) -> bytes:
-    """Keyed state as a file's content."""
+def encode_rows(rows: Rows) -> bytes:
+    """Stored keyed state as a file's content."""
     return json.dumps(
-        {g: {k: list(v) for k, v in sorted(keys.items())} for g, keys in sorted(groups.items())}
+        {
+            group: {table: [(r.hex(), v.hex()) for r, v in of] for table, of in tables.items()}
+            for group, tables in sorted(rows.items())
+        }
     ).encode()
 
 
-def decode_groups(data: bytes) -> Groups:
-    """The inverse of encode_groups()."""
+def decode_rows(data: bytes) -> Rows:
+    """The inverse of encode_rows()."""
     return {
-        int(g): {int(k): (v[0], v[1]) for k, v in keys.items()}
-        for g, keys in json.loads(data).items()
+        int(group): {
+            table: [(bytes.fromhex(r), bytes.fromhex(v)) for r, v in of]
+            for table, of in tables.items()
+        }
+        for group, tables in json.loads(data).items()
     }
+
+
+def decode_groups(data: bytes) -> Groups:
+    """What a file of keyed state says, by key."""
+    width = group_width(MAX_PARALLELISM)
+    found: Groups = {}
+    for group, tables in decode_rows(data).items():
+        found[group] = {}
+        for row, value in tables.get("tally", ()):
+            key = decode_key(row[width : key_length(row, width)])
+            assert isinstance(key, int), key
+            found[group][key] = _tally(value)
+    return found
+
+
+def _tally(value: bytes) -> tuple[int, int]:
+    seen, total = plain_value(value.removeprefix(PLAIN), MSGPACK)
+    return seen, total
 
 
 def offsets_of(manifest: Manifest) -> dict[int, int]:
     """How far each split was read in a snapshot."""
     return dict(
-        decode_pair(element)
+        decode_offset(element)
         for subtask in manifest.operators[LINES].subtasks
-        for element in subtask.lists.get(OFFSETS.name, ())
+        for element in subtask.lists.get(SOURCE_POSITION, ())
     )
 
 
 def pending_of(manifest: Manifest) -> list[tuple[str, int]]:
-    """The transactions that a snapshot counts on."""
+    """The transactions that a snapshot counts on, with their checkpoints."""
     return [
-        decode_pending(element)
+        (item["transaction"], item["checkpoint"])
         for sink in SINKS
         for subtask in manifest.operators[sink].subtasks
-        for element in subtask.lists.get(PENDING.name, ())
+        for item in map(json.loads, subtask.lists.get(SINK_PENDING, ()))
     ]

@@ -59,6 +59,9 @@ class Oracles:
             raise Violation(f"entry {entry.seq} follows {self.newest.seq}")
         if self.newest is not None and self.newest.hold is not None:
             self.former_hold = self.newest.hold
+            is_other = entry.attempt.revision != self.newest.attempt.revision
+            if is_other and entry.attempt.restored_from != self.former_hold.from_:
+                raise Violation("another revision goes on from what a hold withholds")
         self.newest = entry
         self._lineage.add(entry.nonce)
         self._world.note(

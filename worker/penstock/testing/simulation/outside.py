@@ -28,7 +28,7 @@ class Transaction:
 
 
 class Outside:
-    """Transactions by name. Requests take time and arrive even if who sent them is dead."""
+    """Transactions by name; aborting takes time, and happens even if who wanted it is dead."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -42,20 +42,15 @@ class Outside:
             raise Violation(f"transaction {transaction.name} is written twice")
         self.transactions.setdefault(transaction.name, transaction)
 
-    def commit(self, name: str, done: Callable[[], None]) -> None:
-        """Make it visible, some time from now; again does nothing."""
-
-        def arrive() -> None:
-            transaction = self.transactions[name]
-            if transaction.state == "aborted":
-                raise Violation(f"{name} was aborted and is to be committed: its records are lost")
-            if transaction.state == "pending":
-                transaction.state = "committed"
-                self._world.note(f"outside: committed {name}")
-                self.on_commit(transaction)
-            self._world.soon(done, at_most_ms=20)
-
-        self._world.soon(arrive, at_most_ms=300)
+    def commit(self, name: str) -> None:
+        """Make it visible; again does nothing."""
+        transaction = self.transactions[name]
+        if transaction.state == "aborted":
+            raise Violation(f"{name} was aborted and is to be committed: its records are lost")
+        if transaction.state == "pending":
+            transaction.state = "committed"
+            self._world.note(f"outside: committed {name}")
+            self.on_commit(transaction)
 
     def abort_others(self, sink: OperatorId, *, attempt: int, named: set[str]) -> None:
         """Abort, some time from now, what older attempts left open and no manifest names."""

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from penstock.checkpoint import events as told
 from penstock.checkpoint.origin import Origin
 from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.settings import CheckpointSettings, ExponentialDelay, OnCancellation
+from penstock.core.chains import Chain
 from penstock.core.ids import AttemptNumber, ChannelId, SubtaskId, WorkerId
 from penstock.core.log import End, EndKind, Entry
 from penstock.core.manifest import Manifest
 from penstock.core.paths import METADATA
-from penstock.testing.simulation.job import GRAPH, Input
+from penstock.runtime.program import Program
+from penstock.spec.streamjob import StreamJob
+from penstock.testing.simulation.job import GRAPH, JOB, Input, environment
 from penstock.testing.simulation.oracles import Oracles
 from penstock.testing.simulation.outside import Outside, Violation
 from penstock.testing.simulation.shell import Connection, Shell
 from penstock.testing.simulation.store import SAVEPOINTS, SimulatedStore
-from penstock.testing.simulation.tasks import Channel, Task
+from penstock.testing.simulation.tasks import Channel, LinesReader, OutsideWriter
 from penstock.testing.simulation.worker import Worker
 from penstock.testing.simulation.world import Link, World
 
@@ -29,6 +33,14 @@ DEADLINE_MS = 900_000
 SETTLE_MS = 45_000
 CALM_SEEDS = 8
 EVENTFUL_SEEDS = 3
+_MANIFEST = StreamJob.model_validate(
+    {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "StreamJob",
+        "metadata": {"name": JOB},
+        "spec": {"entrypoint": "sim:job", "state": {"backend": "FileSystem"}},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,7 @@ class Simulation:
         self.world = World(seed)
         rng = self.world.rng
         self.is_calm = seed % CALM_SEEDS == 0
+        self.folder = Path()
         self.store = SimulatedStore(self.world)
         self.outside = Outside(self.world)
         self.is_eventful = seed % EVENTFUL_SEEDS == 1
@@ -87,6 +100,11 @@ class Simulation:
 
     def run(self) -> Outcome:
         """Until the job has finished and everything is quiet, or something is wrong."""
+        with tempfile.TemporaryDirectory(prefix="penstock-simulation-") as folder:
+            self.folder = Path(folder)
+            return self._run()
+
+    def _run(self) -> Outcome:
         violation: str | None = None
         try:
             self._begin()
@@ -114,17 +132,26 @@ class Simulation:
         self._uuids += 1
         return f"{self._uuids:06}"
 
+    def program(self) -> Program:
+        """The job as one child has it; each calls it for itself."""
+        world = self.world
+        built = environment(
+            lambda ctx: LinesReader(ctx, self.input, world, lambda: self.speed),
+            lambda ctx: OutsideWriter(ctx, self.outside, world, lambda: self.store.faults),
+        )
+        return Program(_MANIFEST, self.folder, built, GRAPH)
+
     def channel(self, attempt: AttemptNumber, name: ChannelId) -> Channel:
         """One channel of an attempt, the same for both its ends."""
         key = attempt, name
         if key not in self._channels:
-            self._channels[key] = Channel(self.world)
+            self._channels[key] = Channel(self.world, name)
         return self._channels[key]
 
-    def close_channels(self, attempt: AttemptNumber, tasks: dict[SubtaskId, Task]) -> None:
+    def close_channels(self, attempt: AttemptNumber, subtasks: dict[SubtaskId, Chain]) -> None:
         """A child died: its channels are lost, and its peers notice after a while."""
         for key, channel in self._channels.items():
-            if key[0] == attempt and _touches(key[1], tasks.values()):
+            if key[0] == attempt and _touches(key[1], subtasks):
                 channel.close()
         for worker in self.workers:
             child = worker.child
@@ -304,7 +331,7 @@ class Simulation:
         if rng.random() < 0.3:
             self._parallelism = rng.randrange(1, WORKERS + 1)
         seq = entry.seq if entry else 0
-        goes_back = entry is not None and rng.random() < (0.4 if entry.hold else 0.1)
+        goes_back = entry is not None and rng.random() < (0.4 if entry.hold else 0.25)
         self._starts += 1
         self._send(
             shell,
@@ -363,10 +390,10 @@ def _short(order: told.Event) -> str:
     return str(replace(order, manifest=None) if isinstance(order, told.DisposeOrdered) else order)
 
 
-def _touches(name: ChannelId, tasks: Iterable[Task]) -> bool:
+def _touches(name: ChannelId, subtasks: dict[SubtaskId, Chain]) -> bool:
     edge = GRAPH.edges[name.edge]
     return any(
-        (edge.target == task.chain.head and name.target == task.subtask.index)
-        or (edge.source in task.chain.operators and name.source == task.subtask.index)
-        for task in tasks
+        (edge.target == chain.head and name.target == subtask.index)
+        or (edge.source in chain.operators and name.source == subtask.index)
+        for subtask, chain in subtasks.items()
     )

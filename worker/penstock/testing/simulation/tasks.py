@@ -1,255 +1,210 @@
-"""The simulated data path: subtasks of chains, and the channels between them.
+"""What surrounds the production mailbox in a simulated child: channels, source, sinks, the helper.
 
-Alignment is the production one. A channel holds one batch; barriers and ends are taken by a full one,
-behind what is in it.
+A channel holds one batch; barriers and ends are taken by a full one, behind what is in it.
 """
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
-from penstock.checkpoint.alignment import Alignment
-from penstock.checkpoint.effects import Trigger
-from penstock.core.chains import Chain, input_channels, output_channels
-from penstock.core.graph import Exchange
-from penstock.core.ids import ChannelId, CheckpointId, OperatorId, SubtaskId
-from penstock.core.keygroups import KeyGroupRange, owned_range, subtask_of
-from penstock.core.records import END_OF_INPUT, Barrier, Batch, Element, EndOfInput
-from penstock.core.snapshots import OperatorRestore
+from penstock.core.errors import Retryable
+from penstock.core.ids import ChannelId, OperatorId
+from penstock.core.records import Batch, Element
+from penstock.dataflow.connector import (
+    END,
+    IDLE,
+    Quiet,
+    Reader,
+    SinkContext,
+    SourceContext,
+    SourceState,
+    Writer,
+)
+from penstock.network.port import ChannelLost
 from penstock.testing.simulation import job
-from penstock.testing.simulation.job import AUDIT, COUNTS, GRAPH, LINES, OUT, Groups, Record
+from penstock.testing.simulation.job import Input, Record
+from penstock.testing.simulation.outside import Outside, Transaction
 from penstock.testing.simulation.world import Link, World
 
 CAPACITY = 1
+RECORDS_AT_ONCE = 4
+
+T = TypeVar("T")
 
 
 class Channel:
-    """One channel of one attempt, both ends of it."""
+    """One channel of one attempt, both ends of it (`network.port`): what is sent arrives late."""
 
-    def __init__(self, world: World) -> None:
-        self.inbox: deque[Element] = deque()
+    def __init__(self, world: World, channel: ChannelId) -> None:
+        self.channel = channel
+        self.lost: ChannelLost | None = None
+        self.is_paused = False
+        self._arrived: deque[Element] = deque()
         self._batches = 0
         self._link = Link(world, self._arrive, delay_ms=30)
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no further batch."""
+        """Whether it takes no further batch, on its way or waiting to be taken."""
         return self._batches >= CAPACITY
 
     def send(self, element: Element) -> None:
-        """Take an element."""
+        """Take an element; see `port.Output`."""
         self._batches += isinstance(element, Batch)
         self._link.send(element)
 
-    def take(self) -> Element:
-        """The next element of the inbox."""
-        element = self.inbox.popleft()
-        self._batches -= isinstance(element, Batch)
+    def peek(self) -> Element | None:
+        """What `next` would give, without taking it."""
+        return self._arrived[0] if self._arrived and not self.is_paused else None
+
+    def next(self) -> Element | None:
+        """Take the next element; None if none is there, or while paused."""
+        element = self.peek()
+        if element is not None:
+            self._arrived.popleft()
+            self._batches -= isinstance(element, Batch)
         return element
 
+    def pause(self) -> None:
+        """Hold back all elements."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+        self.is_paused = False
+
     def close(self) -> None:
-        """The connection is lost."""
+        """The connection is lost, with what was on its way."""
         self._link.close()
 
     def _arrive(self, element: object) -> None:
-        assert isinstance(element, (Batch, Barrier, EndOfInput)), element
-        self.inbox.append(element)
+        assert isinstance(element, Element), element
+        self._arrived.append(element)
 
 
-@dataclass(slots=True)
-class SinkState:
-    """One sink's subtask: what is open, and what waits for its commit."""
+class Helper:
+    """The thread beside a mailbox: one thing after the other, each some time from now.
 
-    open: list[Record] = field(default_factory=list)
-    pending: dict[str, CheckpointId] = field(default_factory=dict)
+    What it was asked for still happens when the child is dead, as a request on its way does.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._link = Link(world, self._work, delay_ms=300)
+
+    def submit(self, fn: Callable[[], T], /) -> Future[T]:
+        """See `runtime.mailbox.Helper`."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(fn())
+            except Retryable as e:
+                future.set_exception(e)
+
+        self._link.send(work)
+        return future
+
+    def _work(self, work: object) -> None:
+        assert callable(work), work
+        work()
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """A subtask's state at a barrier."""
-
-    checkpoint: CheckpointId
-    offsets: tuple[bytes, ...]
-    groups: Groups
-    pending: dict[OperatorId, dict[str, CheckpointId]]
-
-
-class Task:
-    """One subtask of a chain."""
+class LinesReader(Reader[Record]):
+    """One subtask of the source: some of the splits, each with the offset of its next record."""
 
     def __init__(
-        self,
-        chain: Chain,
-        index: int,
-        *,
-        parallelism: int,
-        world: World,
-        channel: Callable[[ChannelId], Channel],
-        snapshot: Callable[[Task, CheckpointId], None],
-        finished: Callable[[Task], None],
+        self, ctx: SourceContext, input_: Input, world: World, speed: Callable[[], float]
     ) -> None:
-        self.subtask = SubtaskId(chain.head, index)
-        self.chain = chain
-        self.groups: Groups = {}
-        self.offsets: dict[int, int] = {}
-        self.sinks = {uid: SinkState() for uid in chain.operators if uid in job.SINKS}
-        self.stopped_at: CheckpointId | None = None
+        self._input = input_
         self._world = world
-        self._parallelism = parallelism
-        self._inputs = input_channels(GRAPH, chain, index, parallelism=parallelism)
-        self._outputs = output_channels(GRAPH, chain, index, parallelism=parallelism)
-        self._channel = channel
-        self._snapshot = snapshot
-        self._finished = finished
-        self._alignment = Alignment(self._inputs)
-        self._open = set(self._inputs)
-        self._unsent: deque[tuple[ChannelId, Element]] = deque()
-        self.is_finished = False
+        self._speed = speed
+        self._offsets = {
+            s: 0 for s in range(len(input_.splits)) if s % ctx.parallelism == ctx.subtask
+        }
 
-    @property
-    def owned(self) -> KeyGroupRange:
-        """The key groups of a keyed subtask."""
-        return owned_range(
-            self.subtask.index,
-            parallelism=self.chain.parallelism,
-            max_parallelism=job.MAX_PARALLELISM,
-        )
+    def restore(self, state: SourceState) -> None:
+        """See Reader."""
+        self._offsets = dict(map(job.decode_offset, state.splits))
 
-    def restore(self, restored: dict[OperatorId, OperatorRestore], groups: Groups) -> None:
-        """Begin from a snapshot's parts."""
-        self.groups = groups
-        for uid, part in restored.items():
-            if uid == LINES:
-                self.offsets = dict(
-                    job.decode_pair(item) for item in part.lists.get(job.OFFSETS.name, ())
-                )
-            elif uid in self.sinks:
-                self.sinks[uid].pending = {
-                    name: CheckpointId(n)
-                    for name, n in map(job.decode_pending, part.lists.get(job.PENDING.name, ()))
-                }
-
-    def begin(self, input_: job.Input) -> None:
-        """A source's subtask that restored nothing takes its share of the splits."""
-        if self.subtask.operator == LINES:
-            for split in range(len(input_.splits)):
-                if split % self.chain.parallelism == self.subtask.index:
-                    self.offsets[split] = 0
-
-    def freeze(self, checkpoint: CheckpointId) -> Frozen:
-        """A copy of all state; sinks must have closed their transactions."""
-        return Frozen(
-            checkpoint,
-            tuple(job.encode_offset(s, o) for s, o in sorted(self.offsets.items())),
-            {g: dict(keys) for g, keys in self.groups.items()},
-            {uid: dict(sink.pending) for uid, sink in self.sinks.items()},
-        )
-
-    def trigger(self, trigger: Trigger) -> None:
-        """The coordinator started a checkpoint."""
-        due = self._alignment.trigger(trigger.checkpoint)
-        if due is not None:
-            self._take_snapshot(due)
-            if trigger.stop and not self._inputs:
-                self.stopped_at = trigger.checkpoint
-
-    def abort(self, checkpoint: CheckpointId) -> None:
-        """The coordinator gave a checkpoint up."""
-        self._alignment.abort(checkpoint)
-
-    def resume(self, checkpoint: CheckpointId) -> None:
-        """The stop failed: read on."""
-        if self.stopped_at == checkpoint:
-            self.stopped_at = None
-
-    def turn(self, input_: job.Input, speed: float) -> None:
-        """Do a little, if there is something to do."""
-        if not self._flush() or self.is_finished:
-            return
-        if not self._inputs:
-            self._read(input_, speed)
-            return
-        ready = [c for c in self._inputs if self._channel(c).inbox]
-        ready = [c for c in ready if not self._alignment.blocked(c)]
-        if ready:
-            self._process(ready[self._world.rng.randrange(len(ready))])
-
-    def _process(self, channel: ChannelId) -> None:
-        element = self._channel(channel).take()
-        due: CheckpointId | None = None
-        if isinstance(element, Batch):
-            self._records(list(element.values))
-        elif isinstance(element, Barrier):
-            due = self._alignment.barrier(channel, element.checkpoint)
-        elif isinstance(element, EndOfInput):
-            due = self._alignment.ended(channel)
-        if due is not None:
-            self._take_snapshot(due)
-        if isinstance(element, EndOfInput):
-            self._open.discard(channel)
-            if not self._open:
-                self._end()
-
-    def _records(self, records: list[Record]) -> None:
-        if self.subtask.operator == COUNTS:
-            job.count(self.groups, records)
-            self.sinks[OUT].open += records
-        elif self.subtask.operator == AUDIT:
-            self.sinks[AUDIT].open += records
-
-    def _read(self, input_: job.Input, speed: float) -> None:
-        if self.stopped_at is not None or not self._world.chance(speed):
-            return
-        left = [s for s, offset in sorted(self.offsets.items()) if offset < input_.splits[s]]
+    def poll(self, limit: int) -> Sequence[Record] | Quiet:
+        """A few records of any split, now and then."""
+        ends = self._input.splits
+        left = [split for split, offset in sorted(self._offsets.items()) if offset < ends[split]]
         if not left:
-            self._end()
-            return
-        split = left[self._world.rng.randrange(len(left))]
-        start = self.offsets[split]
-        stop = min(input_.splits[split], start + self._world.rng.randrange(1, 5))
-        self.offsets[split] = stop
-        self._emit([Record(split, i) for i in range(start, stop)])
-        self._flush()
+            return END
+        if not self._world.chance(self._speed() / 2):
+            return IDLE
+        split = self._world.rng.choice(left)
+        start = self._offsets[split]
+        stop = min(ends[split], start + self._world.rng.randint(1, min(limit, RECORDS_AT_ONCE)))
+        self._offsets[split] = stop
+        return [Record(split, offset) for offset in range(start, stop)]
 
-    def _emit(self, records: list[Record]) -> None:
-        parts: dict[ChannelId, list[Record]] = {}
-        for number, edge in enumerate(GRAPH.edges):
-            channels = [c for c in self._outputs if c.edge == number]
-            for record in records if channels else ():
-                target = 0
-                if edge.exchange is Exchange.HASH:
-                    target = subtask_of(
-                        record.group,
-                        parallelism=len(channels),
-                        max_parallelism=job.MAX_PARALLELISM,
-                    )
-                parts.setdefault(channels[target], []).append(record)
-        self._unsent += ((channel, Batch(part)) for channel, part in parts.items())
+    def snapshot(self) -> SourceState:
+        """See Reader."""
+        return SourceState([job.encode_offset(s, o) for s, o in sorted(self._offsets.items())])
 
-    def _take_snapshot(self, checkpoint: CheckpointId) -> None:
-        self._snapshot(self, checkpoint)
-        if not self.is_finished:
-            self._unsent += ((channel, Barrier(checkpoint)) for channel in self._outputs)
-            self._flush()
+    def unread(self) -> bool:
+        """See Reader."""
+        return any(offset < self._input.splits[s] for s, offset in self._offsets.items())
 
-    def _end(self) -> None:
-        self.is_finished = True
-        self._unsent += ((channel, END_OF_INPUT) for channel in self._outputs)
-        self._flush()
-        self._finished(self)
+    def position(self, index: int) -> str:
+        """See Reader."""
+        return f"record {index} of a batch"
 
-    def _flush(self) -> bool:
-        """Send what can be sent, in order per channel; whether nothing is left."""
-        left: deque[tuple[ChannelId, Element]] = deque()
-        stuck: set[ChannelId] = set()
-        for name, element in self._unsent:
-            channel = self._channel(name)
-            if name in stuck or (isinstance(element, Batch) and channel.is_full):
-                stuck.add(name)
-                left.append((name, element))
-            else:
-                channel.send(element)
-        self._unsent = left
-        return not left
+    def close(self) -> None:
+        """See Reader."""
+
+
+class OutsideWriter(Writer[Record]):
+    """One subtask of a sink: records become a transaction at each barrier."""
+
+    def __init__(
+        self, ctx: SinkContext, outside: Outside, world: World, faults: Callable[[], float]
+    ) -> None:
+        self._ctx = ctx
+        self._outside = outside
+        self._world = world
+        self._faults = faults
+        self._open: list[Record] = []
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See Writer."""
+        self._open += records
+
+    def prepare(self, checkpoint: int) -> Sequence[bytes]:
+        """See Writer."""
+        if not self._open:
+            return ()
+        name, ctx = self._ctx.transaction(checkpoint), self._ctx
+        records, self._open = tuple(self._open), []
+        self._outside.precommit(
+            Transaction(name, OperatorId(ctx.uid), ctx.attempt, checkpoint, records)
+        )
+        return (json.dumps(name).encode(),)
+
+    def commit(self, transaction: bytes) -> None:
+        """See Writer; sometimes the outside does not answer, before or after it did it."""
+        self._fail_now_and_then()
+        self._outside.commit(json.loads(transaction))
+        self._fail_now_and_then()
+
+    def abort_except(self, transactions: Sequence[bytes]) -> None:
+        """See Writer."""
+        self._outside.abort_others(
+            OperatorId(self._ctx.uid),
+            attempt=self._ctx.attempt,
+            named=set(map(json.loads, transactions)),
+        )
+
+    def close(self) -> None:
+        """See Writer."""
+        self._open = []
+
+    def _fail_now_and_then(self) -> None:
+        if self._world.chance(self._faults()):
+            raise Retryable("the outside does not answer")

@@ -1,11 +1,16 @@
-"""A simulated worker: a supervisor that outlives attempts, with at most one child."""
+"""A simulated worker: a supervisor that outlives attempts, with at most one child.
+
+The child is the production mailbox over a memory network, turned by fake time.
+"""
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.checkpoint import effects as do
@@ -14,14 +19,21 @@ from penstock.checkpoint.log import Get, StoreAnswer, Unknown
 from penstock.core import paths
 from penstock.core.chains import chains
 from penstock.core.failure import Failure
-from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
+from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
-from penstock.core.snapshots import KeyedSource, OperatorPart
+from penstock.core.keygroups import KeyGroupRange
+from penstock.core.snapshots import KeyedSource, OperatorRestore
+from penstock.network import frames
+from penstock.network.frames import AnyFrame
+from penstock.runtime.assembly import Assembly, Surroundings
+from penstock.runtime.mailbox import Mailbox
+from penstock.runtime.pairing import Pairing
+from penstock.state import canonical
+from penstock.state.backend import LocalPart
 from penstock.testing.simulation import job
-from penstock.testing.simulation.job import COUNTS, GRAPH, JOB, LINES, SINKS, Groups
-from penstock.testing.simulation.outside import Transaction
+from penstock.testing.simulation.job import GRAPH, JOB, MAX_PARALLELISM, Rows
 from penstock.testing.simulation.store import RETRY_MS, SAVEPOINTS, Delete, Put
-from penstock.testing.simulation.tasks import Frozen, Task
+from penstock.testing.simulation.tasks import Helper
 
 if TYPE_CHECKING:
     from penstock.testing.simulation.simulation import Simulation
@@ -36,40 +48,46 @@ class Base:
     contents: dict[int, bytes] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
+class Upload:
+    """A subtask's files on their way: `left` are not known to be there yet, `stored` are."""
+
+    checkpoint: CheckpointId
+    left: set[str]
+    stored: list[str] = field(default_factory=list)
+    is_aborted: bool = False
+
+
 class Child:
-    """The execution of one attempt on one worker."""
+    """The execution of one attempt on one worker: the production mailbox, and its surroundings.
+
+    The supervisor's part is here too: files down before it starts, snapshots up while it runs.
+    """
 
     def __init__(self, worker: Worker, prepare: do.Prepare) -> None:
         self.attempt = prepare.attempt.number
         self.is_alive = True
-        self.tasks: dict[SubtaskId, Task] = {}
         self._worker = worker
         self._sim = worker.sim
         self._prepare = prepare
-        self._triggers: dict[CheckpointId, do.Trigger] = {}
-        self._waiting: dict[CheckpointId, list[tuple[Task, Frozen]]] = {}
+        by_head = {c.head: c for c in chains(GRAPH, parallelism=prepare.attempt.parallelism)}
+        self.chains = {s: by_head[s.operator] for s in prepare.subtasks[worker.id]}
+        self._mailbox: Mailbox | None = None
+        self._assembly: Assembly | None = None
+        self._pairing = Pairing()
+        self._triggered: set[CheckpointId] = set()
+        self._uploads: list[Upload] = []
         self._uploaded: dict[SubtaskId, dict[CheckpointId, Base]] = {}
         self._confirmed: CheckpointId | None = None
-        self._commit_up_to = CheckpointId(0)
-        self._restoring = 0
-        self._is_running = False
-        by_head = {c.head: c for c in chains(GRAPH, parallelism=prepare.attempt.parallelism)}
-        for subtask in prepare.subtasks[worker.id]:
-            self.tasks[subtask] = Task(
-                by_head[subtask.operator],
-                subtask.index,
-                parallelism=prepare.attempt.parallelism,
-                world=self._sim.world,
-                channel=lambda name: self._sim.channel(self.attempt, name),
-                snapshot=self._snapshot,
-                finished=self._finished,
-            )
+        self._fetching = 0
         self._restore()
 
     def die(self) -> None:
         """End at once; what it asked the world outside to do still happens."""
         self.is_alive = False
-        self._sim.close_channels(self.attempt, self.tasks)
+        if self._mailbox is not None:
+            self._mailbox.close()
+        self._sim.close_channels(self.attempt, self.chains)
 
     def fail(self, what: str) -> None:
         """Break, and tell."""
@@ -80,29 +98,35 @@ class Child:
     # ── restore ─────────────────────────────────────────────────────────────────────────────────
 
     def _restore(self) -> None:
-        self._restoring = 1
-        for task in self.tasks.values():
-            restored = {
-                uid: self._prepare.restore[uid][task.subtask.index]
-                for uid in task.chain.operators
-                if uid in self._prepare.restore
-            }
-            groups: Groups = {}
-            task.restore(restored, groups)
-            if self._prepare.attempt.restored_from is None:
-                task.begin(self._sim.input)
-            for part in restored.values():
-                for source in part.keyed:
-                    self._fetch(source, groups)
-        self._restored_one()
+        parts = {
+            (uid, subtask.index): self._prepare.restore[uid][subtask.index]
+            for subtask, chain in self.chains.items()
+            for uid in chain.operators
+            if subtask.index in self._prepare.restore.get(uid, {})
+        }
+        stored = {name: [Rows() for _ in part.keyed] for name, part in parts.items()}
+        done = partial(self._fetched, parts, stored)
+        self._fetching = 1
+        for name, part in parts.items():
+            for source, rows in zip(part.keyed, stored[name], strict=True):
+                self._fetch(source, rows, done)
+        done()
 
-    def _fetch(self, source: KeyedSource, groups: Groups) -> None:
+    def _fetch(self, source: KeyedSource, rows: Rows, done: Callable[[], None]) -> None:
+        def arrived(data: bytes | None) -> None:
+            if data is None:
+                self.fail("a file of the snapshot is missing")
+                return
+            found = job.decode_rows(data)
+            rows.update({group: of for group, of in found.items() if group in source.groups})
+            done()
+
         for file in source.handle.files:
             if file.shared and int(file.local_name or 0) not in source.groups:
                 continue
             path = file.path if "://" in file.path else source.folder + file.path
-            self._restoring += 1
-            self._get(path, partial(self._fetched, source, groups))
+            self._fetching += 1
+            self._get(path, arrived)
 
     def _get(self, path: str, done: Callable[[bytes | None], None]) -> None:
         def reply(answer: StoreAnswer) -> None:
@@ -116,179 +140,177 @@ class Child:
 
         self._sim.store.request(Get(path), reply)
 
-    def _fetched(self, source: KeyedSource, groups: Groups, data: bytes | None) -> None:
-        if data is None:
-            self.fail("a file of the snapshot is missing")
+    def _fetched(
+        self,
+        parts: dict[tuple[OperatorId, int], OperatorRestore],
+        stored: dict[tuple[OperatorId, int], list[Rows]],
+    ) -> None:
+        self._fetching -= 1
+        if self._fetching:
             return
-        for group, keys in job.decode_groups(data).items():
-            if group in source.groups:
-                groups[group] = keys
-        self._restored_one()
+        restore: dict[OperatorId, dict[int, OperatorRestore]] = {}
+        fetched: dict[OperatorId, dict[int, tuple[str, ...]]] = {}
+        for (uid, index), part in parts.items():
+            keyed = tuple(map(_inline, part.keyed, stored[uid, index]))
+            restore.setdefault(uid, {})[index] = replace(part, keyed=keyed)
+            fetched.setdefault(uid, {})[index] = ("",) * len(keyed)
+        self._assembled(restore, fetched)
 
-    def _restored_one(self) -> None:
-        self._restoring -= 1
-        if self._restoring:
-            return
-        if not self._prepare.commit_only:
-            self._abort_strangers()
+    def _assembled(
+        self,
+        restore: dict[OperatorId, dict[int, OperatorRestore]],
+        fetched: dict[OperatorId, dict[int, tuple[str, ...]]],
+    ) -> None:
+        prepare, sim = self._prepare, self._sim
+        plan = frames.Prepare(
+            attempt=self.attempt,
+            parallelism=prepare.attempt.parallelism,
+            max_parallelism=prepare.attempt.max_parallelism,
+            placement=prepare.attempt.placement,
+            subtasks=prepare.subtasks[self._worker.id],
+            restore=restore,
+            committed=prepare.committed,
+            job_nonce=prepare.job_nonce,
+            graph=GRAPH.to_json(),
+            commit_only=prepare.commit_only,
+            fetched=fetched,
+        )
+        around = Surroundings(
+            job=JOB,
+            now_ms=lambda: sim.world.now_ms,
+            work_folder=sim.folder / f"{self._worker.id}-{sim.uuid()}",
+            warn=sim.world.note,
+            input_of=partial(sim.channel, self.attempt),
+        )
+        self._assembly = Assembly(sim.program(), plan, around)
+        if prepare.commit_only:
+            self.run()
+        else:
             self._worker.tell(told.WorkerReady(self._worker.id, self.attempt))
-        if self._prepare.committed is not None:
-            self._commit(self._prepare.committed)
-
-    def _abort_strangers(self) -> None:
-        named = {
-            name
-            for uid in SINKS
-            for part in self._prepare.restore.get(uid, {}).values()
-            for name, _ in map(job.decode_pending, part.lists.get(job.PENDING.name, ()))
-        }
-        for task in self.tasks.values():
-            for uid in task.sinks:
-                self._sim.outside.abort_others(uid, attempt=self.attempt, named=named)
 
     # ── running ─────────────────────────────────────────────────────────────────────────────────
 
     def run(self) -> None:
-        """Begin to turn."""
-        if not self._is_running:
-            self._is_running = True
-            self._turn()
+        """Connect and begin to turn."""
+        if self._mailbox is None and self._assembly is not None:
+            self._mailbox = Mailbox(
+                self.attempt,
+                self._assembly.wire(partial(self._sim.channel, self.attempt)),
+                send=self._said,
+                helper=Helper(self._sim.world),
+                committed=self._prepare.committed,
+            )
+            self._turn(self._mailbox)
 
-    def _turn(self) -> None:
+    def _turn(self, mailbox: Mailbox) -> None:
         if not self.is_alive:
             return
-        for task in self.tasks.values():
-            task.turn(self._sim.input, self._sim.speed)
-        self._sim.world.after(self._sim.world.rng.randrange(10, 60), self._turn)
+        world = self._sim.world
+        # Several at one time: records then wait in an exchange while barriers come.
+        for _ in range(world.rng.randrange(1, 4)):
+            mailbox.turn(world.now_ms)
+        world.after(world.rng.randrange(5, 60), lambda: self._turn(mailbox))
 
-    def _finished(self, task: Task) -> None:
-        self._worker.tell(told.SubtaskFinished(self.attempt, task.subtask))
+    def _said(self, frame: AnyFrame) -> None:
+        tell = self._worker.tell
+        match frame:
+            case frames.Snapshotted():
+                self._upload_all(self._pairing.snapshotted(frame))
+            case frames.Finished(subtask=subtask):
+                tell(told.SubtaskFinished(self.attempt, subtask))
+            case frames.Committed(checkpoint=checkpoint):
+                tell(told.WorkerCommitted(self._worker.id, self.attempt, checkpoint))
+            case frames.Heartbeat():
+                pass
+            case _:
+                raise AssertionError(frame)
 
-    def on_trigger(self, trigger: do.Trigger) -> None:
-        """A checkpoint starts; what its barriers already froze is uploaded now."""
-        if trigger.checkpoint in self._triggers:
+    def ordered(self, order: do.Trigger | do.Abort | do.Resume | do.NotifyCompleted) -> None:
+        """What the coordinator says to a running attempt."""
+        if self._mailbox is None:
             return
-        self._triggers[trigger.checkpoint] = trigger
-        for task, frozen in self._waiting.pop(trigger.checkpoint, []):
-            self._upload(task, frozen, trigger)
-        for task in self.tasks.values():
-            task.trigger(trigger)
-
-    def on_completed(self, completed: do.NotifyCompleted) -> None:
-        """A checkpoint is complete."""
-        self._confirmed = max(completed.checkpoint, self._confirmed or completed.checkpoint)
-        if completed.commit:
-            self._commit(completed.checkpoint)
-
-    def _commit(self, up_to: CheckpointId) -> None:
-        self._commit_up_to = max(self._commit_up_to, up_to)
-        for task in self.tasks.values():
-            for sink in task.sinks.values():
-                for name, checkpoint in list(sink.pending.items()):
-                    if checkpoint <= up_to:
-                        self._sim.outside.commit(name, partial(self._committed, sink.pending, name))
-        self._report_committed()
-
-    def _committed(self, pending: dict[str, CheckpointId], name: str) -> None:
-        if self.is_alive and pending.pop(name, None) is not None:
-            self._report_committed()
-
-    def _report_committed(self) -> None:
-        left = [
-            checkpoint
-            for task in self.tasks.values()
-            for sink in task.sinks.values()
-            for checkpoint in sink.pending.values()
-            if checkpoint <= self._commit_up_to
-        ]
-        if not left:
-            self._worker.tell(
-                told.WorkerCommitted(self._worker.id, self.attempt, self._commit_up_to)
-            )
+        n = order.checkpoint
+        match order:
+            case do.Trigger():
+                if n in self._triggered:
+                    return
+                self._triggered.add(n)
+                frame = frames.Trigger(
+                    self.attempt, n, order.base, order.savepoint, order.stop, order.drain
+                )
+                self._upload_all(self._pairing.triggered(frame))
+                self._mailbox.deliver(frame)
+            case do.Abort(reason=reason):
+                self._pairing.over(n)
+                self.abort_uploads(n)
+                self._mailbox.deliver(frames.Aborted(self.attempt, n, reason))
+            case do.Resume():
+                self._mailbox.deliver(frames.Resume(self.attempt, n))
+            case do.NotifyCompleted(commit=commit):
+                self._confirmed = max(n, self._confirmed or n)
+                self._pairing.over(n)
+                self._mailbox.deliver(frames.Completed(self.attempt, n, commit))
 
     # ── snapshots ───────────────────────────────────────────────────────────────────────────────
 
-    def _snapshot(self, task: Task, checkpoint: CheckpointId) -> None:
-        for uid, sink in task.sinks.items():
-            if sink.open:
-                name = paths.transaction(
-                    JOB,
-                    SubtaskId(uid, task.subtask.index),
-                    self.attempt,
-                    checkpoint,
-                    self._prepare.job_nonce,
-                )
-                self._sim.outside.precommit(
-                    Transaction(name, uid, self.attempt, checkpoint, tuple(sink.open))
-                )
-                sink.pending[name] = checkpoint
-                sink.open = []
-        frozen = task.freeze(checkpoint)
-        trigger = self._triggers.get(checkpoint)
-        if trigger is None:
-            self._waiting.setdefault(checkpoint, []).append((task, frozen))
-        else:
-            self._upload(task, frozen, trigger)
+    def _upload_all(self, pairs: list[tuple[frames.Snapshotted, frames.Trigger]]) -> None:
+        for part, trigger in pairs:
+            self._upload(part, trigger)
 
-    def _upload(self, task: Task, frozen: Frozen, trigger: do.Trigger) -> None:
+    def _upload(self, part: frames.Snapshotted, trigger: frames.Trigger) -> None:
         sim = self._sim
         files: dict[str, bytes] = {}
-        keyed = None
-        if COUNTS in task.chain.operators:
-            keyed = self._keyed(task, frozen, trigger, files)
-        parts: dict[OperatorId, OperatorPart] = {}
-        for uid in task.chain.operators:
-            if uid == LINES:
-                snapshot = SubtaskSnapshot(lists={job.OFFSETS.name: frozen.offsets})
-                parts[uid] = OperatorPart(snapshot, (job.OFFSETS,))
-            elif uid == COUNTS:
-                parts[uid] = OperatorPart(SubtaskSnapshot(keyed=keyed), (job.COUNT,), "int")
-            else:
-                items = tuple(
-                    job.encode_pending(name, n) for name, n in sorted(frozen.pending[uid].items())
-                )
-                snapshot = SubtaskSnapshot(lists={job.PENDING.name: items})
-                parts[uid] = OperatorPart(snapshot, (job.PENDING,))
+        parts = dict(part.parts)
+        for uid, copy in part.copies.items():
+            snapshot = parts[uid].snapshot
+            assert snapshot.keyed is not None, part
+            rows = _copied(Path(copy), snapshot.keyed)
+            keyed = self._keyed(part.subtask, snapshot.keyed.groups, rows, trigger, files)
+            parts[uid] = replace(parts[uid], snapshot=replace(snapshot, keyed=keyed))
         root = SAVEPOINTS + "/" if trigger.savepoint else ""
         ack = told.SubtaskAcked(
             self.attempt,
-            frozen.checkpoint,
-            task.subtask,
+            part.checkpoint,
+            part.subtask,
             parts,
             files=tuple(path.removeprefix(root) for path in files),
             bytes_new=sum(map(len, files.values())),
         )
         if sim.world.chance(sim.declines):
             some = tuple(files)[: sim.world.rng.randrange(len(files) + 1)]
-            self._put_all({p: files[p] for p in some}, lambda: self._decline(ack, some))
+            there = {path: files[path] for path in some}
+            self._put_all(part.checkpoint, there, lambda: self._decline(ack, some))
         else:
-            self._put_all(files, lambda: self._worker.tell(ack))
+            self._put_all(part.checkpoint, files, lambda: self._worker.tell(ack))
 
     def _keyed(
-        self, task: Task, frozen: Frozen, trigger: do.Trigger, files: dict[str, bytes]
+        self,
+        subtask: SubtaskId,
+        owned: KeyGroupRange,
+        rows: Rows,
+        trigger: frames.Trigger,
+        files: dict[str, bytes],
     ) -> KeyedHandle:
-        sim, n = self._sim, frozen.checkpoint
+        sim, n = self._sim, trigger.checkpoint
         if trigger.savepoint or sim.world.chance(0.2):
-            data = job.encode_groups(frozen.groups)
+            data = job.encode_rows(rows)
             if trigger.savepoint:
                 path = SAVEPOINTS + "/" + trigger.savepoint
-                path += (
-                    f"{self.attempt}-{n}-{task.subtask.operator}-{task.subtask.index}-{sim.uuid()}"
-                )
+                path += f"{self.attempt}-{n}-{subtask.operator}-{subtask.index}-{sim.uuid()}"
                 name = path.rpartition("/")[2]
             else:
-                path = paths.private_file(JOB, self.attempt, n, task.subtask, sim.uuid())
+                path = paths.private_file(JOB, self.attempt, n, subtask, sim.uuid())
                 name = paths.relative_to_job(JOB, path)
             files[path] = data
             handle = FileHandle(name, len(data), zlib.crc32(data))
-            return KeyedHandle(KeyedFormat.CANONICAL, task.owned, (handle,))
-        mine = self._uploaded.setdefault(task.subtask, {})
+            return KeyedHandle(KeyedFormat.CANONICAL, owned, (handle,))
+        mine = self._uploaded.setdefault(subtask, {})
         old = Base(n)
         if trigger.base is not None and trigger.base == self._confirmed:
             old = mine.get(trigger.base, old)
         new = mine[n] = Base(n)
-        for group, keys in frozen.groups.items():
-            data = job.encode_groups({group: keys})
+        for group, tables in rows.items():
+            data = job.encode_rows({group: tables})
             new.contents[group] = data
             if old.contents.get(group) == data:
                 new.handles[group] = old.handles[group]
@@ -302,29 +324,49 @@ class Child:
                     shared=True,
                     local_name=str(group),
                 )
-        return KeyedHandle(KeyedFormat.ROCKSDB, task.owned, tuple(new.handles.values()))
+        return KeyedHandle(KeyedFormat.ROCKSDB, owned, tuple(new.handles.values()))
 
-    def _put_all(self, files: dict[str, bytes], done: Callable[[], None]) -> None:
-        left = dict(files)
+    def _put_all(
+        self, checkpoint: CheckpointId, files: dict[str, bytes], done: Callable[[], None]
+    ) -> None:
+        upload = Upload(checkpoint, set(files))
+        self._uploads.append(upload)
 
         def put(path: str) -> None:
-            self._sim.store.request(Put(path, left[path]), lambda a: reply(path, a))
+            self._sim.store.request(Put(path, files[path]), lambda a: reply(path, a))
 
         def reply(path: str, answer: StoreAnswer) -> None:
-            if not self.is_alive:
-                return
-            if isinstance(answer, Unknown):
+            if upload.is_aborted:
+                self._delete((path,))
+            elif self.is_alive and isinstance(answer, Unknown):
                 put(path)
-            elif left.pop(path, None) is not None and not left:
+            elif self.is_alive and path in upload.left:
+                upload.left.remove(path)
+                upload.stored.append(path)
+                finish_if_done()
+
+        def finish_if_done() -> None:
+            if self.is_alive and not upload.left and not upload.is_aborted:
+                self._uploads.remove(upload)
                 done()
 
         for path in files:
             put(path)
         if not files:
-            self._sim.world.soon(lambda: done() if self.is_alive else None, at_most_ms=50)
+            self._sim.world.soon(finish_if_done, at_most_ms=50)
+
+    def abort_uploads(self, checkpoint: CheckpointId | None = None) -> None:
+        """Give uploads up, of one checkpoint or all, and delete what is there of them."""
+        for upload in [u for u in self._uploads if checkpoint in (None, u.checkpoint)]:
+            upload.is_aborted = True
+            self._uploads.remove(upload)
+            self._delete(tuple(upload.stored))
+
+    def _delete(self, paths: tuple[str, ...]) -> None:
+        self._sim.store.request(Delete(paths), lambda _: None)
 
     def _decline(self, ack: told.SubtaskAcked, uploaded: tuple[str, ...]) -> None:
-        self._sim.store.request(Delete(uploaded), lambda _: None)
+        self._delete(uploaded)
         declined = told.SubtaskDeclined(
             self.attempt, ack.checkpoint, ack.subtask, "the disk is full"
         )
@@ -358,18 +400,14 @@ class Worker:
                 self._cancel(attempt)
             case do.Run(attempt) if child and child.is_alive and child.attempt == attempt:
                 child.run()
-            case do.Trigger(attempt) if child and child.is_alive and child.attempt == attempt:
-                child.on_trigger(message)
-            case do.Abort(attempt, n) if child and child.is_alive and child.attempt == attempt:
-                for task in child.tasks.values():
-                    task.abort(n)
-            case do.Resume(attempt, n) if child and child.is_alive and child.attempt == attempt:
-                for task in child.tasks.values():
-                    task.resume(n)
+            case do.Trigger(attempt) | do.Abort(attempt) | do.Resume(attempt) if (
+                child and child.is_alive and child.attempt == attempt
+            ):
+                child.ordered(message)
             case do.NotifyCompleted(attempt, n) if (
                 child and child.is_alive and child.attempt == attempt
             ):
-                child.on_completed(message)
+                child.ordered(message)
                 self.copies = (paths.checkpoint_metadata(JOB, n),)
             case _:
                 pass  # of an attempt that is over here
@@ -386,5 +424,34 @@ class Worker:
 
     def _cancel(self, attempt: AttemptNumber) -> None:
         if self.child is not None and self.child.attempt <= attempt:
+            self.child.abort_uploads()
             self.child.die()
             self.child = None
+
+
+def _inline(source: KeyedSource, rows: Rows) -> KeyedSource:
+    """The same rows as a canonical stream."""
+    file = io.BytesIO()
+    offsets = canonical.write(
+        file,
+        groups=source.groups,
+        max_parallelism=MAX_PARALLELISM,
+        tables=sorted({table for tables in rows.values() for table in tables}),
+        rows_of=lambda table, group: rows.get(group[0], {}).get(table, ()),
+    )
+    handle = KeyedHandle(
+        KeyedFormat.CANONICAL, source.groups, inline=file.getvalue(), offsets=offsets
+    )
+    return replace(source, handle=handle)
+
+
+def _copied(path: Path, handle: KeyedHandle) -> Rows:
+    """What the backend copied out to a file, which is removed."""
+    part = LocalPart(handle.format, handle.groups, handle.groups, path=path, offsets=handle.offsets)
+    rows: Rows = {}
+    with canonical.opened(part) as stream:
+        for table, block in stream.blocks(handle.groups):
+            for row, value in block:
+                rows.setdefault(row[0], {}).setdefault(table, []).append((row, value))
+    path.unlink()
+    return rows
