@@ -1,0 +1,154 @@
+"""One turn of a job on a real API server, with decisions of the test's own."""
+
+import json
+import time
+from datetime import timedelta
+
+import pytest
+from tests.process.apiserver.deeds import eventually, make_bench, playing_coordinator
+
+from penstock.core.errors import Rejected
+from penstock_operator.cluster.kube import SAVEPOINTS, NamespaceGoes
+from penstock_operator.cluster.metrics import Metrics
+from penstock_operator.cluster.observe import JobKey
+from penstock_operator.cluster.schema import SchemaGate
+from penstock_operator.cluster.turn import IDLE, Turns
+from penstock_operator.reconcile import effects
+from penstock_operator.reconcile.effects import Decision
+from penstock_operator.resources.names import FINALIZER_SAVEPOINT
+from penstock_operator.resources.status import Phase, StreamJobStatus
+
+pytestmark = [pytest.mark.process, pytest.mark.kube]
+
+LATER = timedelta(seconds=17)
+
+
+@pytest.fixture
+def coordinator():
+    with playing_coordinator() as played:
+        yield played
+
+
+@pytest.fixture
+def bench(api_server, namespace, coordinator):
+    return make_bench(api_server, namespace, coordinator)
+
+
+@pytest.fixture
+def key(bench):
+    return JobKey(bench.namespace, bench.name)
+
+
+def turns_of(bench, *decided: effects.Effect, status=None, meanwhile=lambda: None) -> Turns:
+    """Decides always the same; `meanwhile` happens between observing and acting."""
+
+    def reconcile(observed, now):
+        meanwhile()
+        return Decision(status or observed.job.status, decided, LATER)
+
+    schema = SchemaGate(bench.kube)
+    return Turns(bench.observer, reconcile, bench.tools, schema=schema, metrics=Metrics())
+
+
+def events(bench) -> list[tuple[str, str]]:
+    found = bench.server.get("events", "-n", bench.namespace)["items"]
+    return [(e["reason"], e["message"]) for e in found]
+
+
+def test_the_next_look_is_when_the_decision_said(bench, key):
+    bench.make()
+    assert turns_of(bench, effects.Announce("Told", "once")).turn(key) == LATER
+    assert events(bench) == [("Told", "once")]
+
+
+def test_a_streamjob_that_is_gone_is_not_looked_at_again(bench, key):
+    assert turns_of(bench).turn(key) is None
+
+
+def test_a_streamjob_that_went_on_meanwhile_is_looked_at_at_once(bench, key):
+    bench.make()
+    turns = turns_of(
+        bench,
+        effects.Announce("Told", "too late"),
+        status=StreamJobStatus(phase=Phase.RUNNING),
+        meanwhile=lambda: bench.patch({"metadata": {"annotations": {"at": str(time.time())}}}),
+    )
+    assert turns.turn(key) == timedelta(0)
+    assert events(bench) == []
+    assert bench.observe().observed.job.status.phase is Phase.PENDING
+
+
+def test_what_a_person_must_change_is_told_by_an_event(bench, key):
+    bench.make()
+    revision = bench.observe().observed.job.revision
+    bench.server.kubectl("create", "serviceaccount", "words-job", "-n", bench.namespace)
+    with pytest.raises(Rejected):
+        turns_of(bench, effects.EnsureShared(revision)).turn(key)
+    ((reason, message),) = events(bench)
+    assert reason == "ReconcileFailed"
+    assert message.startswith("the ServiceAccount words-job is there already")
+    assert "choose another name" in message
+
+
+def test_a_namespace_that_goes_is_no_error(bench, key):
+    bench.make()
+    revision = bench.observe().observed.job.revision
+    bench.do(effects.SetFinalizer(present=True))
+    # Without controllers it stays in Terminating.
+    bench.server.kubectl("delete", "namespace", bench.namespace, "--wait=false")
+    told = effects.Announce("Told", "what nobody can read")
+    assert turns_of(bench, told).turn(key) == LATER, "an Event that cannot be written stops nothing"
+    look_again = turns_of(bench, effects.EnsureShared(revision)).turn(key)
+    assert look_again is not None
+    assert look_again < LATER
+    with pytest.raises(NamespaceGoes):
+        bench.do(effects.EnsureShared(revision))
+
+
+def test_beneath_an_older_schema_nothing_is_done_and_that_is_said(bench, key):
+    bench.make()
+
+    def set_version(version):
+        patch = {"metadata": {"annotations": {"penstock.dev/schema-version": version}}}
+        bench.server.kubectl(
+            "patch", "crd", "savepoints.penstock.dev", "--type=merge", "-p", json.dumps(patch)
+        )
+
+    known = bench.server.get("crd", "savepoints.penstock.dev")["metadata"]["annotations"]
+    set_version("0")
+    try:
+        assert turns_of(bench, effects.Announce("Told", "never")).turn(key) == IDLE
+    finally:
+        set_version(known["penstock.dev/schema-version"])
+    assert events(bench) == []
+    line = json.loads(bench.log.getvalue().splitlines()[-1])
+    assert line["level"] == "error"
+    assert "savepoints.penstock.dev has version 0" in line["error"]
+    assert "apply the CRDs" in line["error"]
+
+
+def orphan(bench) -> None:
+    manifest = {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "Savepoint",
+        "metadata": {
+            "name": "left",
+            "namespace": bench.namespace,
+            "finalizers": [FINALIZER_SAVEPOINT],
+        },
+        "spec": {"jobName": bench.name, "disposeOnDelete": True},
+    }
+    bench.server.kubectl("apply", "-f", "-", given=manifest)
+
+
+def test_a_savepoint_whose_job_is_gone_is_let_go_and_that_is_told(bench, key):
+    orphan(bench)
+    turns = turns_of(bench)
+    assert turns.turn(key) is None, "nobody has deleted it"
+    bench.server.kubectl("delete", "savepoint", "left", "-n", bench.namespace, "--wait=false")
+    assert turns.turn(key) is not None
+    eventually(lambda: bench.find(SAVEPOINTS, "left") is None)
+    ((reason, message),) = events(bench)
+    assert reason == "SavepointOrphaned"
+    assert "its job is gone" in message
+    assert turns.turn(key) is None
