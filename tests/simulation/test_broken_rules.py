@@ -18,7 +18,7 @@ from penstock.testing.simulation.shell import Shell
 from penstock.testing.simulation.simulation import Simulation
 from penstock.testing.simulation.store import SAVEPOINTS, Put
 
-SEEDS = 100
+SEEDS = 300
 
 
 class WithoutFence(Shell):
