@@ -98,7 +98,7 @@ class Job:
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Pods of `worker`, `coordinator` or `check`, those that go left out."""
         labels = f"penstock.dev/job={self.name},app.kubernetes.io/component={component}"
-        found = self.namespace.list("pods", labels)
+        found = self.namespace.list("pod", labels)
         return [p for p in found if "deletionTimestamp" not in p["metadata"]]
 
     def uids(self, component: str) -> dict[str, str]:

@@ -6,13 +6,30 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
+
+from penstock_operator.cluster import kube
 
 T = TypeVar("T")
 
 OPERATOR_NAMESPACE = "penstock-system"
 OPERATOR = "app.kubernetes.io/name=penstock-operator"
 _CALL_TIMEOUT_S = 60
+KINDS = {
+    "streamjob": kube.STREAM_JOBS,
+    "savepoint": kube.SAVEPOINTS,
+    "pod": kube.PODS,
+    "pvc": kube.CLAIMS,
+    "event": kube.EVENTS,
+    "secret": kube.SECRETS,
+}
+
+
+@cache
+def api() -> kube.Kube:
+    """The API server of KUBECONFIG: what is asked twice a second is not asked by kubectl."""
+    return kube.Kube.from_environment()
 
 
 class KubectlError(AssertionError):
@@ -67,18 +84,11 @@ class Namespace:
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """One object, None when it is not there."""
-        text = self.run("get", kind, name, "--ignore-not-found", "-o", "json")
-        return json.loads(text) if text else None
+        return api().find(KINDS[kind], self.name, name)
 
     def list(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
         """Objects of a kind, with these labels."""
-        text = self.run("get", kind, "-l", selector, "-o", "json")
-        found: list[dict[str, Any]] = json.loads(text)["items"]
-        return found
-
-    def patch(self, kind: str, name: str, body: dict[str, Any]) -> None:
-        """A merge patch."""
-        self.run("patch", kind, name, "--type=merge", "-p", json.dumps(body))
+        return api().list(KINDS[kind], self.name, labels=selector)
 
     def exists(self) -> bool:
         """Whether it is there, going or not."""
@@ -91,7 +101,7 @@ class Namespace:
             _told("-n", self.name, "get", "streamjobs,savepoints", "-o", "yaml"),
             _told("-n", self.name, "get", "events", "--sort-by=.lastTimestamp"),
         ]
-        for pod in self.list("pods"):
+        for pod in self.list("pod"):
             name = pod["metadata"]["name"]
             parts.append(_told("-n", self.name, "logs", name, "--all-containers", "--tail=60"))
             statuses = pod.get("status", {}).get("containerStatuses", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import boto3
@@ -24,15 +25,35 @@ class Line:
     version: str
 
 
+@cache
+def s3() -> Any:
+    """The object store as this process reaches it; a client is slow to make."""
+    return boto3.client("s3")
+
+
+def objects(bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """What lies there, by the names' order."""
+    pages = s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [item for page in pages for item in page.get("Contents", ())]
+
+
+def keys(url: str) -> list[str]:
+    """Names of the objects below that URL."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return [item["Key"] for item in objects(bucket, prefix)]
+
+
 def committed(bucket: str, prefix: str = "out/") -> list[Line]:
     """Everything that readers of the bucket see, in the order of the files' names."""
-    client: Any = boto3.client("s3")
-    lines: list[Line] = []
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", ()):
-            body = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-            lines += [Line(*json.loads(line)) for line in body.splitlines()]
-    return lines
+    found = objects(bucket, prefix)
+    return [line for item in found for line in _lines(bucket, item["Key"], item["ETag"])]
+
+
+@cache
+def _lines(bucket: str, key: str, version: str) -> tuple[Line, ...]:
+    """One file; what was read of a version is not read again."""
+    body = s3().get_object(Bucket=bucket, Key=key, IfMatch=version)["Body"].read()
+    return tuple(Line(*json.loads(line)) for line in body.splitlines())
 
 
 def assert_exact(lines: list[Line]) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
 from tests.e2e.support_job import Job
 from tests.e2e.support_kube import OPERATOR, OPERATOR_NAMESPACE, kubectl, wait_for
@@ -15,6 +14,7 @@ from tests.e2e.support_output import (
     assert_is_prefix_of,
     assert_state,
     assert_versions,
+    keys,
 )
 
 
@@ -344,9 +344,5 @@ def _done(job: Job, kind: str, request: str) -> dict[str, Any]:
 
 
 def _savepoint_folders(job: Job) -> set[str]:
-    client: Any = boto3.client("s3")
-    pages = client.get_paginator("list_objects_v2").paginate(
-        Bucket=job.bucket, Prefix="savepoints/"
-    )
-    keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-    return {key.rpartition("/")[0] for key in keys if key.endswith("_metadata")}
+    found = keys(f"s3://{job.bucket}/savepoints/")
+    return {key.rpartition("/")[0] for key in found if key.endswith("_metadata")}

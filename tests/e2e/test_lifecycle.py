@@ -1,13 +1,11 @@
 """Suspend and resume, restart, delete, finish; and what the chart may do beside jobs that run."""
 
 from collections.abc import Callable
-from typing import Any
 
-import boto3
 import pytest
 from tests.e2e.support_job import Job
 from tests.e2e.support_kube import Namespace, holds_for, kubectl, wait_for
-from tests.e2e.support_output import assert_exact, assert_is_prefix_of, assert_state
+from tests.e2e.support_output import assert_exact, assert_is_prefix_of, assert_state, keys, s3
 
 
 @pytest.mark.ci
@@ -26,7 +24,7 @@ def test_a_suspended_job_has_committed_exactly_its_savepoint_and_goes_on_from_it
     assert_is_prefix_of(lines, path)
     assert_state(path)
     assert job.condition("Ready")["reason"] == "Suspended"
-    claims = job.namespace.list("persistentvolumeclaims", f"penstock.dev/job={job.name}")
+    claims = job.namespace.list("pvc", f"penstock.dev/job={job.name}")
     assert len(claims) == 2
     job.apply(desiredState="Running")
     assert job.wait_for_phase("Running")["restoredFrom"] == path
@@ -78,7 +76,7 @@ def test_a_job_that_is_deleted_and_applied_again_goes_on(new_job: Callable[..., 
     job.wait_for_stable()
     job.wait_for_output(1000)
     job.delete()
-    wait_for(lambda: not job.namespace.list("pods"), "its pods are gone")
+    wait_for(lambda: not job.namespace.list("pod"), "its pods are gone")
     lines = job.assert_exact()
     job.apply()
     status = job.wait_for_phase("Running")
@@ -93,9 +91,11 @@ def test_a_job_that_is_deleted_with_its_state_leaves_no_checkpoint(
     job.apply()
     job.wait_for_stable()
     job.wait_for_output(500)
-    assert _keys(job.bucket, "checkpoints/")
+    assert keys(f"s3://{job.bucket}/checkpoints/")
     job.delete()
-    assert [k for k in _keys(job.bucket, "checkpoints/") if "chk-" in k or "/shared/" in k] == []
+    assert [
+        k for k in keys(f"s3://{job.bucket}/checkpoints/") if "chk-" in k or "/shared/" in k
+    ] == []
 
 
 def test_state_that_is_gone_is_no_reason_to_begin_empty(new_job: Callable[..., Job]) -> None:
@@ -104,10 +104,9 @@ def test_state_that_is_gone_is_no_reason_to_begin_empty(new_job: Callable[..., J
     job.wait_for_stable()
     job.wait_for_output(500)
     job.delete()
-    client: Any = boto3.client("s3")
-    for key in _keys(job.bucket, "checkpoints/"):
+    for key in keys(f"s3://{job.bucket}/checkpoints/"):
         if key.endswith("_metadata"):
-            client.delete_object(Bucket=job.bucket, Key=key)
+            s3().delete_object(Bucket=job.bucket, Key=key)
     before = len(job.output())
     job.apply()
     found = job.wait_for_condition("Ready", "False")
@@ -228,9 +227,3 @@ def test_an_invalid_change_is_told_and_the_job_runs_on(new_job: Callable[..., Jo
 def _explains(job: Job, word: str) -> bool:
     messages = [c.get("message", "") for c in job.status().get("conditions", ())]
     return any(word in message for message in messages)
-
-
-def _keys(bucket: str, prefix: str) -> list[str]:
-    client: Any = boto3.client("s3")
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return [item["Key"] for page in pages for item in page.get("Contents", ())]

@@ -37,7 +37,7 @@ def test_scale_1_to_3_to_2_under_load_moves_key_groups_and_restarts_no_pod(
     assert job.uids("worker").items() <= three.items()
     assert_exact(job.wait_for_output(1000))
     wait_for(lambda: len(_claims(job)) == 2, "the third volume is gone")
-    reasons = [e["reason"] for e in job.namespace.list("events")]
+    reasons = [e["reason"] for e in job.namespace.list("event")]
     assert any("Rescale" in reason for reason in reasons), reasons
     assert status["restarts"] == 0
 
@@ -66,7 +66,7 @@ def test_the_scale_subresource_knows_number_and_pods(new_job: Callable[..., Job]
     job.wait_for_stable()
     scale = _scale(job)
     assert scale["spec"]["replicas"] == scale["status"]["replicas"] == 2
-    selected = job.namespace.list("pods", scale["status"]["selector"])
+    selected = job.namespace.list("pod", scale["status"]["selector"])
     assert {p["metadata"]["name"] for p in selected} == set(job.uids("worker"))
 
 
@@ -133,7 +133,7 @@ def _parallelism(job: Job, wanted: int) -> dict[str, Any]:
 
 
 def _claims(job: Job) -> list[dict[str, Any]]:
-    found = job.namespace.list("persistentvolumeclaims", f"penstock.dev/job={job.name}")
+    found = job.namespace.list("pvc", f"penstock.dev/job={job.name}")
     return [c for c in found if "deletionTimestamp" not in c["metadata"]]
 
 

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
 from tests.e2e.support_job import Job
 from tests.e2e.support_kube import wait_for
-from tests.e2e.support_output import Line, assert_exact, committed, records_before
+from tests.e2e.support_output import Line, assert_exact, committed, keys, records_before
 
 from penstock.snapshots import Snapshot
 
@@ -116,11 +115,7 @@ def _assert_continues(lines: list[Line], path: str) -> None:
 
 
 def _newest_checkpoint(job: Job) -> str:
-    client: Any = boto3.client("s3")
-    pages = client.get_paginator("list_objects_v2").paginate(
-        Bucket=job.bucket, Prefix="checkpoints/"
-    )
-    found = [item["Key"] for page in pages for item in page.get("Contents", ())]
+    found = keys(f"s3://{job.bucket}/checkpoints/")
     manifests = [key for key in found if key.endswith("_metadata") and "chk-" in key]
     newest = max(manifests, key=lambda key: int(key.split("chk-")[1].split("/")[0]))
     return f"s3://{job.bucket}/{newest.rpartition('/')[0]}"

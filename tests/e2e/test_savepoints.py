@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 from tests.e2e.support_job import Job
 from tests.e2e.support_kube import Namespace, holds_for, wait_for
-from tests.e2e.support_output import assert_state
+from tests.e2e.support_output import assert_state, keys
 
 
 @pytest.mark.ci
@@ -73,7 +72,7 @@ def test_a_savepoint_that_is_deleted_leaves_its_files_unless_it_says_otherwise(
     for name in ("kept", "disposed"):
         job.namespace.run("delete", "savepoint", name, "--wait=false")
         wait_for(lambda n=name: not job.namespace.get("savepoint", n), f"{name} is gone")
-    assert _keys(disposed) == []
+    assert keys(disposed) == []
     assert_state(kept)
     job.wait_for_output(500)
     job.assert_exact()
@@ -130,11 +129,4 @@ def _done(job: Job, kind: str, request: str) -> dict[str, Any]:
 
 
 def _savepoints(namespace: Namespace) -> list[dict[str, Any]]:
-    return namespace.list("savepoints")
-
-
-def _keys(url: str) -> list[str]:
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    client: Any = boto3.client("s3")
-    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")
-    return [item["Key"] for item in found.get("Contents", ())]
+    return namespace.list("savepoint")

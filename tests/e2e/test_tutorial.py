@@ -2,11 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from tests.e2e.support_kube import Namespace, kubectl
+from tests.e2e.support_output import keys, s3
 from tests.pages import do_as_told
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "kubernetes.md"
@@ -15,13 +14,10 @@ BUCKET = "playground"
 
 @pytest.mark.timeout(1200)
 def test_the_tutorial_does_what_it_says(namespace: Namespace, bucket: str, tmp_path: Path) -> None:
-    client: Any = boto3.client("s3")
-    if BUCKET in {b["Name"] for b in client.list_buckets()["Buckets"]}:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        for key in [item["Key"] for page in pages for item in page.get("Contents", ())]:
-            client.delete_object(Bucket=BUCKET, Key=key)
-    else:
-        client.create_bucket(Bucket=BUCKET)
+    if BUCKET not in {b["Name"] for b in s3().list_buckets()["Buckets"]}:
+        s3().create_bucket(Bucket=BUCKET)
+    for key in keys(f"s3://{BUCKET}"):
+        s3().delete_object(Bucket=BUCKET, Key=key)
     config = tmp_path / "kubeconfig"
     config.write_text(kubectl("config", "view", "--raw", "--minify"))
     kubectl(
