@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
@@ -90,6 +91,7 @@ class Observer:
         self._coordinators = coordinators
         self._memory = memory
         self._settings = settings
+        self._since = datetime.now(UTC)
 
     def observe(self, key: JobKey) -> Seen | None:
         """None when there is no such StreamJob."""
@@ -130,6 +132,8 @@ class Observer:
             ),
             savepoints=tuple(s for s in savepoints.values() if s.spec.job_name == key.name),
             accepted=records[-1][1].model() if records else None,
+            applied=next((k.model() for r, k in records if r.id == job.status.revision), None),
+            watched_since=self._since,
             restore_savepoint=savepoints.get(job.spec.restore.from_) if job.spec else None,
             selector=names.selector_text(key.name, Role.WORKER),
             fail_points=self._settings.fail_points,

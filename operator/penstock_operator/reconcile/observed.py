@@ -138,7 +138,7 @@ class Observed:
 
     `coordinator` is what the job's coordinator answered to GET status; None with the reason in
     `unreachable` when it did not. `accepted` is the spec that was kept with the newest revision: it
-    stands in for one with mistakes. `restore_savepoint` is the Savepoint that `spec.restore.from`
+    stands in for one with mistakes; `applied` the one kept with `status.revision`. `restore_savepoint` is the Savepoint that `spec.restore.from`
     names, of whichever job. `selector` finds the workers' pods. `fail_points`: whether the annotation
     hold-at is obeyed, in tests alone. `refusals` are the orders that the coordinator refused before they
     began, by request id, each with its sentence: remembered for some minutes, and forgotten with the
@@ -159,6 +159,7 @@ class Observed:
     disposals: tuple[Report, ...] = ()
     savepoints: tuple[SavepointObject, ...] = ()
     accepted: StreamJobSpec | None = None
+    applied: StreamJobSpec | None = None
     restore_savepoint: SavepointObject | None = None
     selector: str | None = None
     fail_points: bool = False

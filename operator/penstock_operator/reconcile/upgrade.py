@@ -49,9 +49,9 @@ def begin(turn: Turn, revision: str, *, way: StopWay | None) -> None:
 
 def plan(turn: Turn, way: StopWay | None) -> str:
     """What changed, which snapshot is carried over, and why that one, in a sentence."""
-    spec, accepted = turn.spec, turn.observed.accepted
+    spec = turn.spec
     assert spec is not None, turn.status
-    return f"{_changed(accepted, spec)}; {_snapshot(turn, spec, way)}"
+    return f"{_changed(turn.observed.applied, spec)}; {_snapshot(turn, spec, way)}"
 
 
 def _changed(old: StreamJobSpec | None, new: StreamJobSpec) -> str:

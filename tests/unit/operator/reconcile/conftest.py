@@ -164,6 +164,7 @@ class World:
             check=next(iter(self.checks.values()), None),
             savepoints=tuple(self.savepoints.values()),
             accepted=newest[1] if newest else None,
+            applied=self.revisions.get(self.status.revision or "", (0, None))[1],
             selector=f"penstock.dev/job={NAME}",
         )
         return replace(seen, **self.seen)
@@ -181,7 +182,7 @@ class World:
         assert self.decision is not None
         return self.decision
 
-    def until(self, is_so: Callable[[World], bool], *, turns: int = 60) -> None:
+    def until(self, is_so: Callable[[World], bool], *, turns: int = 200) -> None:
         """Turn until something is so."""
         for _ in range(turns):
             if is_so(self):
