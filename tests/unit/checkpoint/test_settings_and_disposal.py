@@ -181,6 +181,20 @@ def refused(a, wanted: told.DisposeOrdered) -> str:
     return answer.detail["error"]
 
 
+def test_one_that_is_being_taken_is_not_called_gone(new):
+    a = new().run()
+    a.held = {do.PublishSavepoint}
+    folder = paths.savepoint_folder(JOB, "sp").rstrip("/")
+    a.say(told.SavepointOrdered("sp"))
+    for n in range(3):
+        a.say(told.DisposeOrdered(f"dispose-{n}", folder))
+        assert "is being taken" in a.answer_to(f"dispose-{n}").detail["error"]
+        a.acknowledge()
+    a.answer(a.last(do.PublishSavepoint))
+    a.say(told.DisposeOrdered("then", folder, a.manifest(f"{ROOT}/{folder}/_metadata")))
+    assert a.answer_to("then").ok
+
+
 def test_another_jobs_savepoint_stays(new):
     a = new().run()
     wanted = savepoint(a)

@@ -90,6 +90,14 @@ class Checkpoints:
         """Whether somebody ordered a stop."""
         return bool(self._wanted_for(Demand.STOP))
 
+    @property
+    def savepoints_under_way(self) -> set[str]:
+        """The folders of savepoints that are wanted, taken, or given their manifest."""
+        taken = [self.run.taken.wanted] if self.run and self.run.taken else []
+        wanted = (*self._wanted_for(Demand.SAVEPOINT), *self._wanted_for(Demand.STOP), *taken)
+        published = (e.path.removesuffix(paths.METADATA) for e in self._publishing.values())
+        return {*map(self._folder, wanted), *published}
+
     def apply(self, settings: CheckpointSettings) -> None:
         """Other settings are in force."""
         self._settings = settings

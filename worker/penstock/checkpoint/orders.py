@@ -273,7 +273,10 @@ class Orders:
         entry = self._at.entry
         if order.request_id in self._disposing or order in self._disposals:
             return
-        if order.manifest is None:
+        if f"{order.folder}/" in self._checkpoints.savepoints_under_way:
+            error = "the savepoint is being taken; ask again when it is complete"
+            self._out.answer(order.request_id, ok=False, error=error)
+        elif order.manifest is None:
             self._out.answer(order.request_id, ok=True, path=self._url(order))
         elif entry is None:
             self._delete(order)  # there is no log, and nothing that needs it

@@ -33,6 +33,7 @@ class Oracles:
         self.former_hold: Hold | None = None
         self._lineage: set[str] = set()
         self._rescaled: set[str] = set()
+        self._disposed: set[str] = set()
         self._checked: set[str] = set()
         self._manifests: dict[str, Manifest] = {}
         store.watch.append(self._on_change)
@@ -46,6 +47,8 @@ class Oracles:
         elif what == "put" and path.startswith(SAVEPOINTS) and path.endswith(paths.METADATA):
             self._check_savepoint(path)
         elif what == "delete" and self.newest is not None:
+            if path.startswith(SAVEPOINTS) and path.endswith(paths.METADATA):
+                self._disposed.add(path)
             if path == paths.log_entry(JOB, self.newest.seq):
                 raise Violation("the newest entry of the log was deleted")
             for ref in log.kept(self.newest):
@@ -180,6 +183,8 @@ class Oracles:
             )
 
     def _check_savepoint(self, path: str) -> None:
+        if path in self._disposed:
+            return  # a put of its manifest that had hung: whoever restores it is told what is missing
         manifest = Manifest.from_bytes(self._store.objects[path], path=path)
         ref = SnapshotRef(
             manifest.checkpoint, path, hashlib.sha256(self._store.objects[path]).hexdigest()

@@ -310,7 +310,7 @@ class Simulation:
         elif wish in (4, 5) and self._stops:
             self._stops -= 1
             self._send(shell, told.StopOrdered(f"stop-{number}"))
-        elif wish in (6, 7) and self._stops:
+        elif wish in (6, 7) and self._stops and not (self.is_calm and _is_uploading(shell)):
             self._stops -= 1
             retain = rng.choice((None, True, True, True, False))
             self._send(shell, told.CancelOrdered(f"cancel-{number}", retain))
@@ -384,6 +384,11 @@ class Simulation:
     def _is_last(self, end: End) -> bool:
         """Whether nobody starts it again: after a cancel that deletes all, it would begin anew."""
         return end.kind is EndKind.FINISHED or end.deletes
+
+
+def _is_uploading(shell: Shell) -> bool:
+    """Whether a cancel would leave behind what a worker has uploaded and not told."""
+    return shell.job.run is not None and shell.job.run.pending is not None
 
 
 def _short(order: told.Event) -> str:
