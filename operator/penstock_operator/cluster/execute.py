@@ -26,7 +26,6 @@ from penstock_operator.cluster.kube import (
     PODS,
     REVISIONS,
     SAVEPOINTS,
-    STATEFUL_SETS,
     STREAM_JOBS,
     Conflict,
     Kube,
@@ -114,7 +113,6 @@ class _Deeds:
         self._seen = seen
         self._job: Job = seen.job
         self._manifest = manifest
-        self._records: dict[str, Record] = {}
 
     def carry_out(self, effect: Effect) -> None:
         """One effect."""
@@ -133,7 +131,8 @@ class _Deeds:
                 self._ensure_shared(self._record_of(revision))
             case effects.EnsureCoordinator(revision=revision):
                 template = self._record_of(revision).coordinator
-                self._ensure(coordinator.deployment(self._job, revision, template))
+                manifest = coordinator.deployment(self._job, revision, template)
+                ensure(self._kube, self._job, manifest, self._seen.deployment)
             case effects.EnsureWorkers(revision=revision, replicas=replicas):
                 self._ensure_workers(self._record_of(revision), replicas)
             case effects.RemoveCoordinator():
@@ -184,11 +183,7 @@ class _Deeds:
 
     def _record_of(self, revision: str) -> Record:
         """As it was kept; never rendered anew once it is."""
-        if revision not in self._records:
-            name = names.revision(self._job.name, revision)
-            found = self._kube.find(REVISIONS, self._job.namespace, name)
-            self._records[revision] = Record.read(found) if found else self._rendered(revision)
-        return self._records[revision]
+        return self._seen.records.get(revision) or self._rendered(revision)
 
     def _rendered(self, revision: str) -> Record:
         job = self._seen.observed.job
@@ -227,7 +222,7 @@ class _Deeds:
         self._ensure(access.network_policy(self._job))
 
     def _ensure_workers(self, record: Record, replicas: int) -> None:
-        live = self._kube.find(STATEFUL_SETS, self._job.namespace, names.worker(self._job.name))
+        live = self._seen.stateful_set
         spec = self._seen.observed.job.spec or record.model()
         # Claims of one that exists cannot be changed.
         claims = (

@@ -60,10 +60,14 @@ class JobKey:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was observed, with the object itself: its version is what may be written to."""
+    """What was observed, with objects themselves: the StreamJob, whose version is what may be written
+    to, its revisions as they were kept, and its workloads."""
 
     observed: Observed
     manifest: Manifest
+    records: Mapping[str, Record]
+    deployment: Manifest | None
+    stateful_set: Manifest | None
 
     @property
     def job(self) -> Job:
@@ -139,7 +143,8 @@ class Observer:
             fail_points=self._settings.fail_points,
             refusals=self._memory.refusals(job.uid),
         )
-        return Seen(observed, manifest)
+        kept = {record.revision: record for _, record in records}
+        return Seen(observed, manifest, kept, deployment, stateful_set)
 
     def _find(self, resource: Resource, key: JobKey, name: str, uid: str) -> Manifest | None:
         """An object of this very job; one of a forerunner with its name is on its way out."""
