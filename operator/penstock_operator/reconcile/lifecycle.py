@@ -194,6 +194,8 @@ def go_on(turn: Turn) -> None:
     step = STEPS.get((move.kind, move.step))
     if step is None or not _is_whole(move):
         turn.finish("Withdrawn", f"nobody knows how to go on: {move.step}", phase=Phase.PENDING)
+    elif turn.spec is None:
+        turn.wait("the spec has mistakes, and no revision is left that had none")
     elif (move.kind, move.step) in BEFORE_THE_STOP and _is_overtaken(turn, move):
         _drop(turn, move)
     else:
@@ -202,7 +204,7 @@ def go_on(turn: Turn) -> None:
 
 def _is_whole(move: Move) -> bool:
     """Whether the intention says all that its step goes by; one that lost a part is none."""
-    needs_revision = move.step in (*_AFTER_THE_STOP, Step.CHECKING)
+    needs_revision = move.kind not in (MoveKind.RESCALE, MoveKind.SUSPEND)
     needs_parallelism = move.step in _AFTER_THE_STOP or move.kind is MoveKind.RESCALE
     return not (needs_revision and move.to_revision is None) and not (
         needs_parallelism and move.to_parallelism is None
@@ -262,6 +264,8 @@ def _say_what_is_wrong(turn: Turn, move: Move) -> None:
     trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
     if trouble is not None and turn.stall is None:
         turn.stall = Stall(trouble.reason, trouble.message)
+    if (loop := starting.crash_loop(turn, move)) is not None:
+        turn.stall = Stall("CrashLoop", loop)
     starting.look_at_refusal(turn, move, "StartRefused")
 
 

@@ -218,6 +218,17 @@ def refusal(turn: Turn) -> str | None:
     return None if _was_too_early(error) else error
 
 
+def crash_loop(turn: Turn, move: Move) -> str | None:
+    """Why the attempts since the step began fail, one after the other."""
+    c = turn.coordinator
+    if c is None or c.revision != move.to_revision or move.attempt is None:
+        return None
+    if c.attempt - move.attempt <= ATTEMPTS_MAX:
+        return None
+    said = c.last_error.what if c.last_error else "no reason given"
+    return f"its attempts fail one after the other: {said}"
+
+
 def look_at_refusal(turn: Turn, move: Move, reason: str) -> None:
     """Tell why the start is refused, and order it again, less and less often: the reason may go."""
     error = refusal(turn)

@@ -201,8 +201,11 @@ def stabilize(turn: Turn) -> None:
 
 
 def is_proven(turn: Turn, c: JobStatus, *, was_held: bool) -> bool:
-    """Whether what runs is stable: its hold is over, or enough checkpoints are completed."""
-    if turn.spec is None or c.hold is not None or c.phase is JobPhase.FAILED:
+    """Whether what runs is stable: its hold is over, or enough checkpoints are completed.
+
+    A coordinator that has only just begun knows of no hold: it has not read the log so far.
+    """
+    if turn.spec is None or c.hold is not None or not facts.is_running(c):
         return False
     return was_held or c.completed_in_attempt >= turn.spec.upgrade.stable_after.checkpoints
 
@@ -271,11 +274,10 @@ def failure(turn: Turn, move: Move) -> Stall | None:
         return Stall("StartRefused", error)
     c = turn.coordinator
     if c is not None and c.revision == move.to_revision and _is_begun(move, c):
-        said = c.end_reason or (c.last_error.what if c.last_error else "no reason given")
         if c.phase is JobPhase.FAILED:
-            return Stall("JobFailed", f"the job failed: {said}")
-        if c.attempt - (move.attempt or 0) > starting.ATTEMPTS_MAX:
-            return Stall("CrashLoop", f"its attempts fail one after the other: {said}")
+            return Stall("JobFailed", f"the job failed: {c.end_reason or 'no reason given'}")
+        if (loop := starting.crash_loop(turn, move)) is not None:
+            return Stall("CrashLoop", loop)
     return _too_late(turn, move, trouble)
 
 
@@ -402,8 +404,9 @@ def _say_stuck(turn: Turn) -> None:
     if turn.stall is not None:
         return
     trouble = facts.trouble(turn.observed, move.to_revision, turn.now)
-    if trouble is not None:
-        turn.stall = Stall("RollbackFailed", trouble.message)
+    said = trouble.message if trouble is not None else starting.crash_loop(turn, move)
+    if said is not None:
+        turn.stall = Stall("RollbackFailed", said)
     starting.look_at_refusal(turn, move, "RollbackFailed")
 
 
