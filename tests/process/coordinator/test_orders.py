@@ -74,6 +74,7 @@ def test_nothing_is_told_or_taken_before_the_log_was_read(job_folder):
             body = {"requestId": "a", "revision": "r1", "parallelism": 1}
             for response in (
                 await client.get("/penstock/v1/status"),
+                await client.get("/penstock/v1/requests/a"),
                 await client.post("/penstock/v1/start", json=body, headers=head),
             ):
                 assert response.status == 503

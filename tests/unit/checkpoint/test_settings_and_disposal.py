@@ -7,7 +7,7 @@ from penstock.checkpoint import events as told
 from penstock.checkpoint.phases import Phase
 from penstock.core import paths
 from penstock.core.failure import Failure
-from penstock.core.ids import JobId
+from penstock.core.ids import JobId, WorkerId
 from penstock.core.log import EntryKind
 
 JOB = JobId("wordcount")
@@ -102,6 +102,17 @@ def test_while_nothing_runs_settings_come_with_the_start(new):
     a = new()
     order(a, interval_ms=500)
     assert "with the order to start" in a.answer_to("set").detail["error"]
+
+
+def test_settings_for_a_run_that_never_came_are_not_those_of_the_next(new):
+    a = new(workers=1)
+    a.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    order(a, interval_ms=500)
+    a.say(told.CancelOrdered("cancel"))
+    assert not a.answer_to("set").ok
+    a.say(told.WorkerJoined(WorkerId(1)))
+    a.run(request_id="again")
+    assert "live" not in a.job.entry.settings
 
 
 def test_settings_and_a_checkpoint_under_way_do_not_get_into_each_others_way(new):

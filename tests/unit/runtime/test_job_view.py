@@ -1,8 +1,12 @@
 """What a coordinator can tell, from the events and effects that pass by."""
 
+from dataclasses import replace
+
 from penstock.checkpoint import effects, events
-from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
+from penstock.checkpoint.rescaling import Outcome, Rescale, noted
+from penstock.core.ids import AttemptNumber, CheckpointId, JobId, WorkerId
 from penstock.core.log import Attempt, End, EndKind, Entry, EntryKind, SnapshotRef
+from penstock.core.manifest import Manifest, SnapshotKind
 from penstock.network.frames import Heartbeat, OperatorMetrics
 from penstock.runtime.job_view import CheckpointStatus, JobView
 from penstock.spec.orders import JobPhase
@@ -98,3 +102,54 @@ def test_rates_are_those_of_the_last_seconds():
         view.heard(WorkerId(0), beat(1, **{"counts/0": metrics}), second * 1000)
     rates = view.rates("counts", subtasks=1)
     assert (rates.records_per_second, rates.busy) == (100.0, 0.5)
+
+
+def rescaled(outcome, number=2):
+    rescale = Rescale("up", (0,), 2, outcome)
+    return replace(entry(EntryKind.OPENED, number), settings=noted({}, rescale))
+
+
+def test_a_change_of_parallelism_is_neither_a_stop_nor_a_restart():
+    view = running()
+    view.saw_effect(trigger(1, stop=True), 10)
+    assert view.phase is JobPhase.RUNNING
+    view.saw_event(events.EntryWon(rescaled(Outcome.TRYING)), 20)
+    assert view.restarts == 0
+    view.saw_event(events.EntryWon(rescaled(Outcome.FAILED, 3)), 30)
+    assert view.restarts == 1, "going back is one"
+
+
+def test_checkpoints_are_counted_by_attempt():
+    view = running()
+    for id in (1, 2):
+        view.saw_event(events.EntryWon(entry(EntryKind.COMPLETED, retained=(ref(id),))), 15)
+    assert view.completed_in_attempt == 2
+    view.saw_event(events.EntryWon(entry(EntryKind.RELEASED, retained=(ref(2),))), 16)
+    assert view.completed_in_attempt == 2
+    view.saw_event(events.EntryWon(entry(EntryKind.OPENED, 2)), 20)
+    assert view.completed_in_attempt == 0
+
+
+def test_checkpoints_of_an_earlier_coordinator_are_known_from_the_log():
+    manifest = Manifest(
+        SnapshotKind.CHECKPOINT,
+        JobId("job"),
+        AttemptNumber(1),
+        CheckpointId(2),
+        at_ms=5_000,
+        parallelism=1,
+        max_parallelism=128,
+        hash_name="h",
+        key_format="k",
+        row_format="r",
+        operators={},
+        duration_ms=300,
+    )
+    newest = entry(EntryKind.COMPLETED, retained=(ref(1), ref(2)))
+    view = JobView(started_ms=0)
+    for _ in range(2):
+        read = events.LogRead(newest, CheckpointId(2), {ref(2).path: manifest}, {ref(1).path: "x"})
+        view.saw_event(read, 9_000)
+    (record,) = view.checkpoints
+    assert (record.id, record.started_ms, record.ended_ms) == (2, 4_700, 5_000)
+    assert view.last_completed is record

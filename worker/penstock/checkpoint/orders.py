@@ -98,7 +98,11 @@ class Orders:
 
     def advance(self) -> bool:
         """Do what was remembered and can be done now; whether an entry is on its way for it."""
-        entry, settings = self._at.entry, self._settings
+        entry = self._at.entry
+        if self._settings is not None and self._runs_nothing:
+            self._refuse_settings(self._settings)
+            self._settings = None
+        settings = self._settings
         if entry is None:
             return False
         if settings is not None and self._at.phase in _WITH_A_RUN and not self._is_ending:
@@ -239,12 +243,8 @@ class Orders:
     def _change_settings(self, order: told.SettingsOrdered) -> None:
         if self._settings is not None and self._settings.request_id == order.request_id:
             return
-        if self._at.phase in (Phase.WAITING, Phase.ENDED) or self._is_ending:
-            self._out.answer(
-                order.request_id,
-                ok=False,
-                error="the job does not run; give the settings with the order to start",
-            )
+        if self._runs_nothing:
+            self._refuse_settings(order)
             return
         try:
             self._live.check(order.live)
@@ -255,6 +255,10 @@ class Orders:
             later = "other settings were ordered before these came into force"
             self._out.answer(self._settings.request_id, ok=False, error=later)
         self._settings = order
+
+    def _refuse_settings(self, order: told.SettingsOrdered) -> None:
+        error = "the job does not run; give the settings with the order to start"
+        self._out.answer(order.request_id, ok=False, error=error)
 
     # ── dispose ─────────────────────────────────────────────────────────────────────────────────
 
@@ -314,9 +318,14 @@ class Orders:
         waits = self._at.phase is Phase.BACKING_OFF and entry is not None and entry.end is not None
         return waits or self._at.phase is Phase.ENDING
 
+    @property
+    def _runs_nothing(self) -> bool:
+        """Whether there is no attempt, and none follows without an order."""
+        return self._at.phase in (Phase.WAITING, Phase.ENDED) or self._is_ending
+
     def _answers_as_ended(self, request_id: str) -> bool:
         """Whether nothing runs: who ordered the end is answered when it is committed."""
-        if self._at.phase not in (Phase.WAITING, Phase.ENDED) and not self._is_ending:
+        if not self._runs_nothing:
             return False
         if self._at.entry is None or self._at.entry.request_id != request_id:
             self._out.answer(request_id, ok=False, error="the job does not run")

@@ -86,11 +86,11 @@ class _OwnRest:
         self._status = status
 
     async def get_status(self, _: web.Request) -> web.Response:
-        if not self._desk.has_read_log:  # nobody may take it for a job that never ran
-            raise LogIsBeingRead
+        self._check()
         return web.Response(text=self._status().model_dump_json(), content_type="application/json")
 
     async def get_request(self, request: web.Request) -> web.Response:
+        self._check()
         found = self._desk.status(request.match_info["id"])
         if found is None:
             raise web.HTTPNotFound(text=f"no request {request.match_info['id']} is known here")
@@ -99,6 +99,10 @@ class _OwnRest:
             content_type="application/json",
             status=_HTTP_OF_PHASE[found.phase],
         )
+
+    def _check(self) -> None:
+        if not self._desk.has_read_log:  # nobody may take it for a job that never ran
+            raise LogIsBeingRead
 
     def post(self, model: type[AnyOrder]) -> Handler:
         """The handler of one kind of order; `?wait=SECONDS` waits for its outcome."""
