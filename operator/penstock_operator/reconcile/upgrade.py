@@ -205,7 +205,7 @@ def is_proven(turn: Turn, c: JobStatus, *, was_held: bool) -> bool:
 
     A coordinator that has only just begun knows of no hold: it has not read the log so far.
     """
-    if turn.spec is None or c.hold is not None or not facts.is_running(c):
+    if turn.spec is None or c.attempt == 0 or c.hold is not None or c.phase is JobPhase.FAILED:
         return False
     return was_held or c.completed_in_attempt >= turn.spec.upgrade.stable_after.checkpoints
 

@@ -515,6 +515,18 @@ def test_a_hold_that_was_seen_and_is_over_makes_the_version_stable(running):
     assert running.status.stable_revision == running.revision
 
 
+def test_a_coordinator_that_has_not_read_the_log_makes_no_version_stable(running):
+    running.apply(image="words:2")
+    at(running, Step.STABILIZING)
+    running.turn(1)
+    assert running.status.move.held
+    running.log.hold, running.log.completed, running.log.attempt = None, 0, 0
+    running.phase = JobPhase.WAITING
+    running.turn(1)
+    assert running.status.stable_revision != running.revision
+    assert running.status.move is not None
+
+
 def test_a_version_without_periodic_checkpoints_is_given_all_the_time_it_needs(running):
     running.apply(
         image="words:2", checkpoints={"storage": "s3://bucket/checkpoints", "interval": "0s"}
