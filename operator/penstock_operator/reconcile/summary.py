@@ -219,7 +219,8 @@ def _ready(turn: Turn, stall: Stall | None) -> Finding:
     status, c = turn.status, turn.coordinator
     if status.phase is Phase.DELETING or (status.move is not None and not _runs_on(status.move)):
         why = status.move.reason if status.move is not None else None
-        return _finding(ConditionType.READY, False, Stall(status.phase, why or ""))
+        said = stall.message if stall is not None else why
+        return _finding(ConditionType.READY, False, Stall(status.phase, said or ""))
     if status.revision is None and turn.mistakes:
         return _finding(ConditionType.READY, False, Stall("SpecInvalid", _mistakes(turn)))
     if status.phase is Phase.SUSPENDED:
