@@ -20,7 +20,7 @@ from tests.e2e.support_kube import KubectlError, Namespace, kubectl
 
 S3_OUTSIDE = os.environ.get("PENSTOCK_E2E_S3", "http://127.0.0.1:30080")
 _KEYS = {"AWS_ACCESS_KEY_ID": "penstock", "AWS_SECRET_ACCESS_KEY": "penstock-secret"}
-_TEST_TIMEOUT_S = 600
+_TEST_TIMEOUT_S = 1200
 _FOLDER = Path(__file__).parent
 
 

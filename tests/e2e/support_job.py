@@ -124,7 +124,7 @@ class Job:
     # ── facts to wait for ───────────────────────────────────────────────────────────────────────
 
     def wait_for(
-        self, fact: Callable[[dict[str, Any]], object], what: str, within_s: float = 180
+        self, fact: Callable[[dict[str, Any]], object], what: str, within_s: float = 300
     ) -> dict[str, Any]:
         """The status, once the fact is true of it."""
 
@@ -134,7 +134,7 @@ class Job:
 
         return wait_for(seen, f"{self.name}: {what}", within_s)
 
-    def wait_for_phase(self, phase: str, within_s: float = 180) -> dict[str, Any]:
+    def wait_for_phase(self, phase: str, within_s: float = 300) -> dict[str, Any]:
         """The status, once it tells this phase of the spec as it is."""
         return self.wait_for(
             lambda s: (
@@ -145,7 +145,7 @@ class Job:
         )
 
     def wait_for_condition(
-        self, kind: str, status: str, reason: str | None = None, within_s: float = 180
+        self, kind: str, status: str, reason: str | None = None, within_s: float = 300
     ) -> dict[str, Any]:
         """The condition, once it is so."""
 
@@ -156,7 +156,7 @@ class Job:
 
         return wait_for(seen, f"{self.name}: {kind}={status} {reason or ''}", within_s)
 
-    def wait_for_stable(self, within_s: float = 180) -> dict[str, Any]:
+    def wait_for_stable(self, within_s: float = 300) -> dict[str, Any]:
         """The status, once the spec as it is runs and nothing is under way."""
         return self.wait_for(
             lambda s: (
@@ -169,7 +169,7 @@ class Job:
             within_s,
         )
 
-    def wait_for_output(self, more: int = 1, within_s: float = 180) -> list[Line]:
+    def wait_for_output(self, more: int = 1, within_s: float = 300) -> list[Line]:
         """What is committed, once it is so many records more than now."""
         wanted = len(self.output()) + more
 

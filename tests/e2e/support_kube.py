@@ -51,7 +51,7 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
-def wait_for(fact: Callable[[], T], what: str, within_s: float = 180) -> T:
+def wait_for(fact: Callable[[], T], what: str, within_s: float = 300) -> T:
     """The fact, once it is truthy; an AssertionError that names it after the deadline."""
     deadline = time.monotonic() + within_s
     while not (found := fact()):

@@ -84,7 +84,7 @@ def test_an_image_that_cannot_be_pulled_leaves_the_old_version_running(
     pods = job.uids("worker") | job.uids("coordinator")
     job.apply(image="penstock-nowhere:1.0.0")
     # Pulling has two minutes of grace.
-    found = job.wait_for_condition("Stalled", "True", within_s=300)
+    found = job.wait_for_condition("Stalled", "True")
     assert "penstock-nowhere:1.0.0" in found["message"]
     job.wait_for_output(500)
     assert job.uids("worker") | job.uids("coordinator") == pods
@@ -206,7 +206,7 @@ def _stable_after(job: Job, revision: str) -> dict[str, Any]:
 
 
 def _rolled_back(job: Job, to: str) -> dict[str, Any]:
-    job.wait_for_condition("Stalled", "True", "RolledBack", within_s=300)
+    job.wait_for_condition("Stalled", "True", "RolledBack")
     job.wait_for_condition("Ready", "True")
     status = job.wait_for(
         lambda s: s["phase"] == "Running" and s["revision"] == to, "the old revision runs"
