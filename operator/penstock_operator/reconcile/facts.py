@@ -44,10 +44,18 @@ class LastWords:
 
 
 def coordinator_of(observed: Observed, revision: str | None) -> JobStatus | None:
-    """What the coordinator answered, if only one of this revision can have done so."""
-    pods = observed.coordinator_pods
-    is_sure = len(pods) == 1 and pods[0].is_ready and not pods[0].is_deleting
-    return observed.coordinator if is_sure and pods[0].revision == revision else None
+    """What the coordinator answered, if it should have been one of this revision.
+
+    One that was told to go, perhaps on a node that is gone, is not waited for: should an order reach
+    it, it refuses what is for another revision, and the log lets only one of two win.
+    """
+    pods = _staying(observed)
+    is_sure = len(pods) == 1 and pods[0].is_ready and pods[0].revision == revision
+    return observed.coordinator if is_sure else None
+
+
+def _staying(observed: Observed) -> tuple[Pod, ...]:
+    return tuple(pod for pod in observed.coordinator_pods if not pod.is_deleting)
 
 
 def is_running(coordinator: JobStatus | None) -> bool:
@@ -68,7 +76,7 @@ def is_about_to_recover(observed: Observed) -> bool:
     It does when the newest attempt has its own revision; while it reads the log and gathers workers
     it looks like one that waits for an order.
     """
-    c, pods = observed.coordinator, observed.coordinator_pods
+    c, pods = observed.coordinator, _staying(observed)
     return (
         c is not None
         and c.phase is JobPhase.WAITING

@@ -94,7 +94,7 @@ def replace(turn: Turn) -> bool:
     assert move.to_parallelism is not None, move
     ensure(turn, move.to_revision, move.to_parallelism)
     old = [p for p in observed.worker_pods if _is_old(move, p)]
-    stays = [p for p in observed.coordinator_pods if _is_replaced(move, p)]
+    stays = [p for p in observed.coordinator_pods if _is_replaced(move, p) and not p.is_deleting]
     going = tuple((p.name, p.uid) for p in (*old, *stays) if not p.is_deleting)
     if going:
         turn.do(DeletePods(going))

@@ -49,7 +49,9 @@ def test_a_start_is_ordered_only_from_the_only_ready_coordinator_of_the_revision
     ):
         seen = replace(world.observed(), coordinator_pods=pods)
         assert not [e for e in reconcile(seen, world.now).effects if isinstance(e, do.Send)], pods
-    assert [e for e in reconcile(world.observed(), world.now).effects if isinstance(e, do.Send)]
+    going = replace(pod, name="old", uid="old", revision="another", is_deleting=True)
+    seen = replace(world.observed(), coordinator_pods=(going, pod))
+    assert [e for e in reconcile(seen, world.now).effects if isinstance(e, do.Send)]
 
 
 def test_a_coordinator_that_recovers_by_itself_needs_no_order(running):

@@ -251,6 +251,19 @@ def test_a_job_that_is_not_healthy_is_waited_for_when_the_spec_says_so(running):
     assert len(running.orders(StopOrder)) == 1
 
 
+def test_while_sinks_still_commit_nothing_more_is_ordered(running):
+    running.apply(image="words:2")
+    at(running, Step.STOPPING)
+    running.until(lambda w: w.orders(StopOrder))
+    running.phase = JobPhase.ENDING
+    running.turn(100)
+    assert running.status.move.step is Step.STOPPING
+    assert not running.orders(CancelOrder)
+    running.phase = JobPhase.STOPPED
+    running.settle()
+    assert running.status.stable_revision == running.revision
+
+
 def test_a_stop_that_fails_is_followed_by_a_cancellation_and_its_savepoint_is_failed(running):
     running.refuses[StopOrder] = "a worker left"
     running.apply(image="words:2")
@@ -293,6 +306,23 @@ def test_old_workers_are_gone_before_the_new_version_starts(running):
     assert ensured.index(do.EnsureWorkers) < ensured.index(do.DeletePods)
     at(running, Step.STARTING)
     assert {p.revision for p in running.pods.values()} == {running.revision}
+
+
+def test_an_old_worker_that_is_slow_to_go_is_waited_for(running):
+    running.apply(image="words:2")
+    at(running, Step.REPLACING)
+    old = replace(running.pods["wordcount-0"], is_deleting=True)
+    running.turn(3)
+    going = (*running.observed().worker_pods[1:], old)
+    running.status = running.status.model_copy(
+        update={"move": running.status.move.model_copy(update={"step": Step.REPLACING})}
+    )
+    running.seen = {"worker_pods": going}
+    running.turn(5)
+    assert running.status.move.step is Step.REPLACING
+    running.seen = {}
+    running.settle()
+    assert running.status.stable_revision == running.revision
 
 
 def test_templates_change_only_once_the_job_has_stopped(running):
