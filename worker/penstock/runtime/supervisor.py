@@ -52,7 +52,7 @@ log = get_logger()
 
 HEARTBEAT_S = 1.0
 REGISTERED = "registered"
-"""A file in the worker's folder: it is there while the coordinator knows this worker."""
+"""A file on the worker's disk: it is there while the coordinator knows this worker."""
 
 _CONNECT_S = 60.0
 _CONNECT_PAUSE_MAX_S = 5.0
@@ -86,8 +86,10 @@ class _Child:
 class SupervisorConfig:
     """What a worker's process is told when it starts.
 
-    `host` is what it listens on, `address` what others reach it by (None: as the coordinator sees
-    it). `is_patient`: it waits for its coordinator without end.
+    `workdir` is its own, also by name: local directories may be shared with other workers. `host` is
+    what it listens on, `address` what others reach it by (None: as the coordinator sees it).
+    `is_patient`: it waits for its coordinator without end. `disk` is where it marks that it is
+    registered, by default its own folder.
     """
 
     worker: WorkerId
@@ -99,6 +101,12 @@ class SupervisorConfig:
     token: str
     address: str | None = None
     is_patient: bool = False
+    disk: Path | None = None
+
+    @property
+    def registered(self) -> Path:
+        """The mark that the coordinator knows this worker."""
+        return (self.disk or self.workdir) / REGISTERED
 
 
 class _Leaves(Exception):
@@ -191,7 +199,7 @@ class Supervisor:
     def _serve(self) -> None:
         coordinator = self._coordinator
         assert coordinator is not None
-        registered = self._config.workdir / REGISTERED
+        registered = self._config.registered
         with contextlib.suppress(OSError):  # a full disk is told where it hurts
             registered.touch()
         self._heard_coordinator_s = time.monotonic()
@@ -604,12 +612,14 @@ def _supervisor(flags: Namespace) -> Supervisor:
     folder = Path.cwd() if around.is_pod else Path(named or loaded.folder)
     storage = storage_of(loaded.job, folder)
     host_name = socket.gethostname()
+    worker = pod.ordinal(host_name) if flags.worker is None else WorkerId(flags.worker)
     config = SupervisorConfig(
-        worker=pod.ordinal(host_name) if flags.worker is None else WorkerId(flags.worker),
+        worker=worker,
         coordinator=pod.coordinator_address(flags.coordinator),
         manifest=around.manifest,
         folder=folder,
-        workdir=flags.workdir or pod.volume(),
+        workdir=flags.workdir or pod.volume() / f"worker-{worker}",
+        disk=flags.workdir or pod.volume(),
         host=around.host,
         token=pod.token(),
         address=around.address,
@@ -617,7 +627,7 @@ def _supervisor(flags: Namespace) -> Supervisor:
     )
     with os_errors_translated(config.workdir):
         config.workdir.mkdir(parents=True, exist_ok=True)
-        (config.workdir / REGISTERED).unlink(missing_ok=True)
+        config.registered.unlink(missing_ok=True)
     supervisor = Supervisor(config, loaded.job, storage)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leave())
     return supervisor
