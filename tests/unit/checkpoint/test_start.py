@@ -389,6 +389,12 @@ def test_an_ended_jobs_checkpoints_are_deleted_by_a_cancel_that_says_so(new):
     assert a.answer_to("delete it again").ok
 
 
+def test_of_a_job_that_never_ran_there_is_nothing_to_delete(new):
+    a = new()
+    a.say(told.CancelOrdered("delete", retain=False))
+    assert a.answer_to("delete").ok
+
+
 def test_a_cancel_of_what_ended_keeps_it_unless_it_says_otherwise(new):
     a = stopped(new)
     a.say(told.CancelOrdered("cancel", retain=True))

@@ -174,6 +174,8 @@ class Orders:
         request_id, entry = order.request_id, self._at.entry
         if entry is not None and self._at.phase is Phase.ENDED and order.retain is False:
             self._drop_all(request_id, entry)
+        elif entry is None and self._at.phase is Phase.WAITING and order.retain is False:
+            self._out.answer(request_id, ok=True)  # there is nothing, and shall be nothing
         elif self._answers_as_ended(request_id):
             pass
         elif entry is None or entry.end is not None:
