@@ -1,8 +1,8 @@
 """Objects brought to what was rendered, and left alone when they are that already.
 
 What was applied is remembered on the object itself, as a hash: one that was deleted or changed over is
-made again, and an object that is the same costs a read. Secrets are not read: they are applied each
-time, which changes nothing when there is nothing to change.
+made again, and an object that is the same costs a read, every half minute. Secrets are not read: they
+are applied, which changes nothing when there is nothing to change.
 """
 
 from __future__ import annotations
@@ -12,27 +12,44 @@ from typing import Any
 
 from penstock.core.errors import Rejected, Retryable
 from penstock_operator.cluster import facts
-from penstock_operator.cluster.kube import SECRETS, Kube, resource_of
+from penstock_operator.cluster.kube import (
+    DEPLOYMENTS,
+    SECRETS,
+    STATEFUL_SETS,
+    Kube,
+    resource_of,
+)
+from penstock_operator.cluster.memory import Memory
 from penstock_operator.manifests import names
 from penstock_operator.manifests.names import Job, Manifest
 
+_WATCHED = (DEPLOYMENTS, STATEFUL_SETS)
+"""Read in each turn; what happens to them is an event."""
 
-def ensure(kube: Kube, job: Job, manifest: Manifest, live: Manifest | None = None) -> None:
-    """Applies it, unless the live object is the same.
+
+def ensure(
+    kube: Kube, memory: Memory, job: Job, manifest: Manifest, live: Manifest | None = None
+) -> None:
+    """Applies it, unless the live object is the same. One that was seen already is given as `live`.
 
     Raises:
         Retryable: the object of a StreamJob that had this name is still going.
         Rejected: somebody else's object has the name.
     """
-    wanted = with_hash(manifest)
-    resource, metadata = resource_of(manifest), manifest["metadata"]
+    wanted, resource = with_hash(manifest), resource_of(manifest)
+    kind, name = resource.kind, manifest["metadata"]["name"]
+    applied = applied_hash(wanted)
+    assert applied is not None, name
+    is_watched = resource in _WATCHED
+    if not is_watched and memory.is_same(job.uid, kind, name, applied):
+        return
     if resource is not SECRETS:
-        live = live or kube.find(resource, metadata["namespace"], metadata["name"])
+        live = live or kube.find(resource, job.namespace, name)
     if live is not None:
-        must_be_ours(job, live, wanted["kind"])
-        if _is_same(live, wanted):
-            return
-    kube.apply(wanted)
+        must_be_ours(job, live, kind)
+    if live is None or not _is_same(live, wanted):
+        kube.apply(wanted)
+    memory.remember_same(job.uid, kind, name, applied)
 
 
 def with_hash(manifest: Manifest) -> Manifest:

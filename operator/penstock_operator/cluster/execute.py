@@ -132,7 +132,7 @@ class _Deeds:
             case effects.EnsureCoordinator(revision=revision):
                 template = self._record_of(revision).coordinator
                 manifest = coordinator.deployment(self._job, revision, template)
-                ensure(self._kube, self._job, manifest, self._seen.deployment)
+                self._ensure(manifest, self._seen.deployment)
             case effects.EnsureWorkers(revision=revision, replicas=replicas):
                 self._ensure_workers(self._record_of(revision), replicas)
             case effects.RemoveCoordinator():
@@ -203,8 +203,8 @@ class _Deeds:
 
     # What a revision runs on
 
-    def _ensure(self, manifest: Manifest) -> None:
-        ensure(self._kube, self._job, manifest)
+    def _ensure(self, manifest: Manifest, live: Manifest | None = None) -> None:
+        ensure(self._kube, self._tools.memory, self._job, manifest, live)
 
     def _ensure_what_pods_mount(self, record: Record) -> None:
         recorded = record.model()
@@ -233,7 +233,7 @@ class _Deeds:
         manifest = workers.stateful_set(
             self._job, record.revision, record.worker, replicas=replicas, claims=claims
         )
-        ensure(self._kube, self._job, manifest, live)
+        self._ensure(manifest, live)
 
     # Pods that do one thing
 
@@ -308,6 +308,7 @@ class _Deeds:
         grace_seconds: int | None = None,
     ) -> None:
         """Gone already, or another one by now: both are what was wanted."""
+        self._tools.memory.forget_same(self._job.uid, resource.kind, name)
         with suppress(NotFound, Conflict):
             self._kube.delete(
                 resource, self._job.namespace, name, uid=uid, grace_seconds=grace_seconds

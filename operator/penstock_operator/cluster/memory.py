@@ -1,7 +1,8 @@
 """What is remembered between the turns of a job, and may be lost with the process.
 
 Refusals of orders, so that the next decision sees them; revisions whose dry run went well, so that it
-is not done again. Nothing here is needed to go on: it is asked or told again.
+is not done again; objects that were just seen to be as they should, so that each turn of a move does
+not read them anew. Nothing here is needed to go on: it is asked or told again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 REFUSALS_KEPT_S = 300.0
+SAME_KEPT_S = 30.0
+"""So long an object that nobody watches may be gone before it is missed, beside the minute's turn."""
 _REVISIONS_KEPT = 20
 _REFUSALS_KEPT = 50
 
@@ -20,13 +23,15 @@ _REFUSALS_KEPT = 50
 class _Job:
     refusals: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
     tried: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    same: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
 
 
 class Memory:
     """By the UID of the job; `now_s` is a monotonic clock."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], *, same_kept_s: float = SAME_KEPT_S) -> None:
         self._now_s = now_s
+        self._same_kept_s = same_kept_s
         self._jobs: dict[str, _Job] = {}
         self._lock = threading.Lock()
 
@@ -59,6 +64,22 @@ class Memory:
             tried[revision] = None
             while len(tried) > _REVISIONS_KEPT:
                 tried.popitem(last=False)
+
+    def is_same(self, uid: str, kind: str, name: str, applied: str) -> bool:
+        """Whether that object was seen with that hash a moment ago."""
+        with self._lock:
+            at_s, known = self._jobs.get(uid, _Job()).same.get((kind, name), (0.0, None))
+            return known == applied and self._now_s() - at_s < self._same_kept_s
+
+    def remember_same(self, uid: str, kind: str, name: str, applied: str) -> None:
+        """It was, or is now."""
+        with self._lock:
+            self._jobs.setdefault(uid, _Job()).same[kind, name] = (self._now_s(), applied)
+
+    def forget_same(self, uid: str, kind: str, name: str) -> None:
+        """It was deleted."""
+        with self._lock:
+            self._jobs.setdefault(uid, _Job()).same.pop((kind, name), None)
 
     def forget(self, uid: str) -> None:
         """The job is gone."""

@@ -54,6 +54,9 @@ class Turns:
         outcome = "error"
         try:
             look_again, outcome = self._taken(key)
+        except NamespaceGoes as e:
+            self._tools.log.info("namespace goes", job=str(key), what=e.what)
+            look_again, outcome = _SOON, "namespace goes"
         finally:
             self._metrics.turned(outcome, time.monotonic() - began_s)
         return look_again
@@ -76,9 +79,6 @@ class Turns:
         except Conflict as e:
             self._tools.log.info("seen too late", job=str(key), what=e.what)
             return _AT_ONCE, "conflict"
-        except NamespaceGoes as e:
-            self._tools.log.info("namespace goes", job=str(key), what=e.what)
-            return _SOON, "namespace goes"
         except Retryable:
             raise
         except PenstockError as e:

@@ -162,7 +162,7 @@ def make_bench(server: ApiServer, namespace: str, coordinator: Coordinator) -> B
     """Without the StreamJob itself yet."""
     kube, log = kube_of(server), io.StringIO()
     settings = Settings(worker_image=WORKER_IMAGE, cluster="c-1")
-    coordinators, memory = CoordinatorClient(coordinator.url), Memory(time.monotonic)
+    coordinators, memory = CoordinatorClient(coordinator.url), Memory(time.monotonic, same_kept_s=0)
     tools = Tools(
         kube=kube,
         coordinators=coordinators,

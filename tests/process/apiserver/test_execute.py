@@ -24,6 +24,7 @@ from penstock_operator.cluster.kube import (
     STATEFUL_SETS,
     Conflict,
 )
+from penstock_operator.cluster.memory import SAME_KEPT_S, Memory
 from penstock_operator.reconcile import effects
 from penstock_operator.resources.names import FINALIZER_SAVEPOINT, FINALIZER_STREAMJOB
 from penstock_operator.resources.status import (
@@ -142,6 +143,19 @@ def test_what_was_deleted_is_made_again(job, kind, name):
     job.server.kubectl("delete", kind, name, "-n", job.namespace)
     job.do(*all_of(revision))
     assert job.server.get(kind, name, "-n", job.namespace)["metadata"]["name"] == name
+
+
+def test_what_was_just_seen_is_not_read_again_for_half_a_minute(job):
+    clock = [1000.0]
+    job.tools = replace(job.tools, memory=Memory(lambda: clock[0]))
+    revision = accepted(job)
+    job.do(*all_of(revision))
+    assert job.writes_of(*all_of(revision)) == [], "nor is the token applied"
+    job.server.kubectl("delete", "service", "words-worker", "-n", job.namespace)
+    job.server.kubectl("delete", "deployment", "words-coordinator", "-n", job.namespace)
+    assert job.writes_of(*all_of(revision)) == ["PATCH words-coordinator"], "what is watched"
+    clock[0] += SAME_KEPT_S
+    assert job.writes_of(*all_of(revision)) == [*TOKEN_ALONE, "PATCH words-worker"]
 
 
 def test_replicas_that_somebody_changed_are_set_back(job):

@@ -103,6 +103,8 @@ def test_a_namespace_that_goes_is_no_error(bench, key):
     assert look_again < LATER
     with pytest.raises(NamespaceGoes):
         bench.do(effects.EnsureShared(revision))
+    bench.patch({"spec": {"parameters": {"n": 1}}})
+    assert turns_of(bench).turn(key) == look_again, "nor can a new revision be tried"
 
 
 def test_beneath_an_older_schema_nothing_is_done_and_that_is_said(bench, key):
