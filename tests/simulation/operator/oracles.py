@@ -101,11 +101,11 @@ class Oracles:
         """Whether nothing can be done about what is wanted, and everybody is told."""
         if not self._is("Stalled", "True") or spec.desired_state is DesiredState.SUSPENDED:
             return False
+        if spec.restore.from_ not in self._known_snapshots():
+            return self._is("SpecValid", "False") or self._is("Ready", "False")
         code, move, entry = Code(spec.image or ""), job.status.move, self._cluster.store.newest
         if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, Step.CHECKING):
             return not code.can_be_pulled
-        if spec.restore.from_ not in self._known_snapshots():
-            return self._is("Ready", "False")
         has_another = job.status.stable_revision not in (None, revision)
         cannot_run = not code.is_good or (entry is not None and not code.reads(entry.point))
         return cannot_run and not has_another and self._is("Ready", "False")

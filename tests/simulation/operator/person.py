@@ -70,7 +70,7 @@ class Person:
         """Whether output may be written again by this opening."""
         before = self.cluster.store.newest
         is_deleted = before is not None and before.end is not None and before.end.deletes
-        if entry.restored_from is None and is_deleted and self._deletes_state:
+        if is_deleted and self._deletes_state:
             return True
         is_obeyed = before is not None and before.restore_id == entry.restore_id
         return entry.restore_id in self._granted and not is_obeyed
@@ -243,6 +243,8 @@ class Person:
         cluster.note(f"Savepoint {found.name} is deleted")
         if found.spec.dispose_on_delete and found.status.path is not None:
             self.disposed.add(found.status.path)
+        if found.status.phase != "Completed":
+            self.requests.add(f"once more {found.uid}")  # its annotation may stand
         if found.finalizers:
             found.deleted_at = found.deleted_at or cluster.now
         else:
