@@ -45,7 +45,9 @@ def check(turn: Turn, revision: str, *, against: str | None) -> Verdict | None:
         turn.wait("a former check goes")
         return None
     if not report.has_ended:
-        said = f": {report.waiting}: {report.message or ''}" if report.waiting else ""
+        said = (
+            f": {report.waiting}: {facts.shortened(report.message or '')}" if report.waiting else ""
+        )
         turn.wait(f"the check pod {report.name} runs{said}")
         return None
     return _verdict(turn, report)
@@ -69,7 +71,7 @@ def _verdict(turn: Turn, report: Report) -> Verdict | None:
         return Verdict(True, "it fits")
     code = told.get("exitCode") if told is not None else None
     if told is None:
-        sentence = report.message or "the check pod ended without a verdict"
+        sentence = facts.shortened(report.message or "the check pod ended without a verdict")
     else:
         sentence = facts.sentence_of(dict(told)) or "it does not fit"
     may_differ = told is None or (code in _NOT_A_VERDICT and "fits" not in told)

@@ -170,7 +170,7 @@ def _dispose(turn: Turn) -> None:
     elif report.verdict is not None and report.verdict.get("disposed") is True:
         _release(turn, "its checkpoints are deleted", keeps=False)
     else:
-        told = facts.sentence_of(dict(report.verdict)) if report.verdict else report.message
+        told = facts.sentence_of(dict(report.verdict or {"what": report.message}))
         _release(
             turn, f"its checkpoints could not be deleted: {told or 'no reason'}", is_warning=True
         )

@@ -6,13 +6,13 @@ Predicates alone; they decide nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from penstock.spec.orders import JobPhase, JobStatus
 from penstock_operator.reconcile.observed import Observed, Pod
 
+TEXT_LENGTH_MAX = 1500
 IMAGE_GRACE = timedelta(minutes=2)
 CRASH_LOOP = "CrashLoopBackOff"
 IMAGE_REASONS = frozenset(
@@ -113,7 +113,7 @@ def _trouble(pod: Pod, now: datetime) -> Trouble | None:
     if words.exit_code == _STORE_AWAY:
         return Trouble("StorageAway", f"{pod.name}: {words.sentence}", is_fault=False)
     is_late = now - pod.created_at > IMAGE_GRACE
-    said = f": {pod.message}" if pod.message else ""
+    said = f": {shortened(pod.message)}" if pod.message else ""
     if pod.waiting == CRASH_LOOP:
         return Trouble(
             "CrashLoop", f"{pod.name} ends again and again: {words.sentence}", is_fault=True
@@ -133,7 +133,7 @@ def last_words(termination: str | None) -> LastWords:
     except ValueError:
         told = None
     if not isinstance(told, dict) or not isinstance(told.get("what"), str):
-        return LastWords(text[:500] or "it said nothing", None)
+        return LastWords(shortened(text) or "it said nothing", None)
     code = told.get("exitCode")
     return LastWords(sentence_of(told), code if isinstance(code, int) else None)
 
@@ -141,9 +141,10 @@ def last_words(termination: str | None) -> LastWords:
 def sentence_of(told: dict[str, object]) -> str:
     """What went wrong, where, and what to do, in one line."""
     parts = (told.get("what"), told.get("where"), told.get("fix"))
-    return "; ".join(str(p) for p in parts if p)[:2000]
+    return shortened("; ".join(str(p) for p in parts if p))
 
 
-def total_restarts(pods: Iterable[Pod]) -> int:
-    """How often containers began again."""
-    return sum(pod.restarts for pod in pods)
+def shortened(text: str) -> str:
+    """In one line, and short enough for a field of a status: errors may hold anything."""
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_LENGTH_MAX else line[: TEXT_LENGTH_MAX - 1] + "…"

@@ -225,7 +225,7 @@ def crash_loop(turn: Turn, move: Move) -> str | None:
         return None
     if c.attempt - move.attempt <= ATTEMPTS_MAX:
         return None
-    said = c.last_error.what if c.last_error else "no reason given"
+    said = facts.shortened(c.last_error.what) if c.last_error else "no reason given"
     return f"its attempts fail one after the other: {said}"
 
 

@@ -24,7 +24,7 @@ from penstock_operator.resources.status import Move, MoveKind, Phase, SnapshotVi
 
 CHECKPOINT_EVERY = timedelta(seconds=60)
 _LATE_INTERVALS = 3
-_WORD_LENGTH_MAX = 4000
+_MESSAGE_LENGTH_MAX = 4000
 
 
 # ── before anything is decided ──────────────────────────────────────────────────────────────────
@@ -305,4 +305,6 @@ def _stable(turn: Turn) -> Finding:
 
 
 def _finding(kind: ConditionType, truth: bool | None, why: Stall) -> Finding:
-    return Finding(kind, ConditionStatus.of(truth), str(why.reason), why.message[:_WORD_LENGTH_MAX])
+    return Finding(
+        kind, ConditionStatus.of(truth), str(why.reason), why.message[:_MESSAGE_LENGTH_MAX]
+    )

@@ -36,6 +36,7 @@ from penstock_operator.reconcile.effects import (
     RunDisposal,
     Send,
 )
+from penstock_operator.reconcile.facts import shortened
 from penstock_operator.reconcile.observed import JobObject, Observed
 from penstock_operator.resources.status import (
     HISTORY_LENGTH_MAX,
@@ -164,7 +165,7 @@ class Turn:
             return None
         if known is None:
             known = RequestStatus(request_id=request_id, kind="", phase=RequestPhase.FAILED)
-        return known.model_copy(update={"error": " ".join(error.split()) if error else None})
+        return known.model_copy(update={"error": shortened(error) if error else None})
 
     # ── moves ───────────────────────────────────────────────────────────────────────────────────
 

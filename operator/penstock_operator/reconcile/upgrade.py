@@ -133,7 +133,7 @@ def _tell_about_image(turn: Turn, spec: StreamJobSpec) -> None:
     if report is None or report.has_ended or report.waiting is None:
         return
     if turn.now - report.created_at > facts.IMAGE_GRACE:
-        said = f": {report.message}" if report.message else ""
+        said = f": {facts.shortened(report.message)}" if report.message else ""
         if checking.is_waiting_for_image(turn):
             turn.stall = Stall("ImagePull", f"the image {spec.image} cannot be pulled{said}")
         else:
@@ -275,7 +275,9 @@ def failure(turn: Turn, move: Move) -> Stall | None:
     c = turn.coordinator
     if c is not None and c.revision == move.to_revision and _is_begun(move, c):
         if c.phase is JobPhase.FAILED:
-            return Stall("JobFailed", f"the job failed: {c.end_reason or 'no reason given'}")
+            return Stall(
+                "JobFailed", f"the job failed: {facts.shortened(c.end_reason or 'no reason')}"
+            )
         if (loop := starting.crash_loop(turn, move)) is not None:
             return Stall("CrashLoop", loop)
     return _too_late(turn, move, trouble)

@@ -206,3 +206,14 @@ def test_a_pod_that_restarts_between_two_looks_changes_no_receipt(running):
     running.pods = {n: replace(p, restarts=p.restarts + 1) for n, p in running.pods.items()}
     running.turn(8)
     assert running.status.requests["savepoint"].phase == "Done"
+
+
+def test_an_error_of_any_length_fits_into_the_status(running):
+    running.refuses[CheckpointOrder] = "no " * 5000
+    running.refuses[StartOrder] = "never " * 5000
+    running.annotations["penstock.dev/checkpoint"] = "a"
+    running.apply(image="words:2", upgrade={"rollback": False})
+    running.turn(30)
+    again = StreamJobStatus.model_validate_json(running.status.model_dump_json())
+    assert again == running.status
+    assert running.condition("Stalled") == ("True", "StartRefused")
