@@ -1,6 +1,6 @@
 """What the operator makes for three jobs, whole: nothing changes unseen.
 
-    REGENERATE=1 .venv/bin/python -m pytest -q tests/golden/test_operator.py
+    PENSTOCK_WRITE_GOLDEN=1 .venv/bin/python -m pytest -q tests/golden/test_operator.py
 
 draws the files anew; read the difference before you commit it.
 """
@@ -105,6 +105,6 @@ def rendered(spec: dict) -> str:
 def test_what_is_made_for_a_job_is_as_it_was(name):
     path = GOLDENS / f"{name}.yaml"
     found = rendered(JOBS[name])
-    if os.environ.get("REGENERATE"):
+    if os.environ.get("PENSTOCK_WRITE_GOLDEN"):
         path.write_text(found)
     assert found == path.read_text()
