@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, Generic, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -160,8 +160,10 @@ class Csv(Generic[T_co]):
 
     With a header, the first line of each file names the columns, in any order and with more of them
     than the type has fields; without, they are the type's fields in order. A tuple goes by position
-    in both cases. An empty cell is None where the type allows None. Blank lines are no records; a
-    cell with a line break in it can be written but not read.
+    in both cases. An empty cell is None where the type allows None. Blank lines are no records.
+
+    A quoted cell may hold line breaks: in files such a record takes several lines. A quote that
+    is never closed is told with the line where its record begins.
     """
 
     suffix = ".csv"
@@ -203,9 +205,33 @@ class Csv(Generic[T_co]):
             )
         return self._lines([self._fields]).removesuffix(b"\n")
 
+    def lines_of(self, lines: Sequence[bytes], start: int, /) -> int | None:
+        """How many lines the record takes that begins with this one; None: more than there are."""
+        if b'"' not in lines[start]:
+            return 1
+        taken = 0
+        is_over = False
+
+        def rest() -> Iterator[str]:
+            nonlocal taken, is_over
+            for index in range(start, len(lines)):
+                taken += 1
+                yield lines[index].decode(errors="replace") + "\n"
+            is_over = True
+
+        try:
+            next(csv.reader(rest(), delimiter=self._delimiter, strict=True))
+        except csv.Error:
+            # Decoding these lines then says what is wrong with them.
+            return None if is_over else taken
+        return taken
+
     def decode(self, data: bytes, /) -> T_co:
-        """The record of one line."""
-        return self.decode_block(data)[0]
+        """The record of one line, or of the several that it takes."""
+        records = self.decode_block(data)
+        if len(records) != 1:
+            raise ValueError(f"{len(records)} records in one")
+        return records[0]
 
     def decode_block(self, block: bytes, /) -> list[T_co]:
         """The records of lines joined by line breaks, none of them blank."""
@@ -242,14 +268,13 @@ class Csv(Generic[T_co]):
         )
 
     def _rows(self, block: bytes) -> list[list[str]]:
-        lines = block.decode().split("\n")
+        # Split at line feeds alone: other line breaks are characters of a cell.
+        lines = io.StringIO(block.decode(), newline="\n")
         try:
-            rows = list(csv.reader(lines, delimiter=self._delimiter, strict=True))
+            return list(csv.reader(lines, delimiter=self._delimiter, strict=True))
         except csv.Error as e:
-            raise ValueError(str(e)) from e
-        if len(rows) != len(lines):
-            raise ValueError("a quoted cell does not end in its line")
-        return rows
+            what = "a quoted cell does not end" if str(e) == "unexpected end of data" else str(e)
+            raise ValueError(what) from e
 
     def _by_name(self, rows: list[list[str]]) -> Sequence[object]:
         columns = self._columns or self._fields or ()

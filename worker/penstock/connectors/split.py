@@ -24,7 +24,7 @@ class FileSplit:
     """A file from some line on.
 
     `offset` counts the bytes, `line` the lines before it, both of the unpacked file. `length` and
-    `version` are the file's, as it was found. `header` is its first line where the format has one.
+    `version` are the file's, as it was found. `header` is its first record where the format has one.
     """
 
     path: str
@@ -57,10 +57,10 @@ class SplitReader:
         self._stream: Stream | None = None
         self._place = place
         self._pieces: list[bytes] = []
-        """Bytes after the block that is held, without a whole line."""
+        """Bytes after the block that is held, without a whole record."""
         self._block = b""
         self._after_block = split
-        self._decoded = lines.Decoded((), ())
+        self._decoded = lines.Decoded((), (), ())
         self._taken = 0
         self._batch: Sequence[int] = ()
         if split.header is not None:
@@ -88,7 +88,7 @@ class SplitReader:
         """The split from the next record on."""
         if self._taken == len(self._decoded.records) and self._decoded.error is None:
             return self._after_block
-        line = self._decoded.lines[self._taken - 1] + 1 if self._taken else 0
+        line = self._decoded.ends[self._taken - 1] if self._taken else 0
         left = self._block.split(b"\n", line)[line]
         return replace(
             self._split,
@@ -123,9 +123,10 @@ class SplitReader:
             if cut >= 0:
                 block = b"".join([*self._pieces, piece[:cut]])
                 self._pieces = [piece[cut + 1 :]] if cut + 1 < len(piece) else []
-                self._hold(block, len(block) + 1)
-                return None
-            self._pieces.append(piece)
+                if self._hold(block, is_last=False):
+                    return None
+            else:
+                self._pieces.append(piece)
             if sum(map(len, self._pieces)) > _LINE_BYTES_MAX:
                 raise Rejected(
                     f"no line break in {_LINE_BYTES_MAX >> 20} MiB",
@@ -137,27 +138,39 @@ class SplitReader:
         block, self._pieces = b"".join(self._pieces), []
         if not block:
             return END
-        self._hold(block, len(block))
+        self._hold(block, is_last=True)
         return None
 
-    def _hold(self, block: bytes, length: int) -> None:
-        """Decode a block of lines that took `length` bytes, the last line break included."""
-        begin = self._after_block
-        if begin.header is None and getattr(self._format, "header", False):
-            first, has_more, block = block.partition(b"\n")
+    def _hold(self, block: bytes, *, is_last: bool) -> bool:
+        """Decode a block of lines; only the last one of a file has no line break after it. Whether a
+        record ends in it; what begins one that does not waits for more."""
+        if self._after_block.header is None and getattr(self._format, "header", False):
+            count = lines.first_record(self._format, block, is_last=is_last)
+            if count is None:
+                self._put_back(block)
+                return False
+            first, block = _after(block, count)
             self._use_header(first)
-            header_bytes = len(first) + 1 if has_more else length
-            length -= header_bytes
             header = first.decode(errors="surrogateescape")
-            begin = replace(begin, offset=header_bytes, line=1, header=header)
-            if not has_more:
-                self._after_block = begin
-                return
-        self._split, self._block = begin, block
-        self._after_block = replace(
-            begin, offset=begin.offset + length, line=begin.line + block.count(b"\n") + 1
-        )
-        self._decoded, self._taken = lines.decode(self._format, block), 0
+            begin = replace(self._after_block, header=header)
+            self._after_block = _behind(begin, first, has_break=bool(block) or not is_last)
+            if not block:
+                return True
+            block = block[1:]
+        decoded = lines.decode_part(self._format, block, is_last=is_last)
+        if decoded.unfinished is not None:
+            block, rest = _after(block, decoded.unfinished)
+            self._put_back(rest.removeprefix(b"\n"))
+            if not decoded.unfinished:
+                return False
+        self._split, self._block = self._after_block, block
+        self._after_block = _behind(self._split, block, has_break=not is_last)
+        self._decoded, self._taken = decoded, 0
+        return True
+
+    def _put_back(self, block: bytes) -> None:
+        """Lines that are to be decoded with those after them."""
+        self._pieces.insert(0, block + b"\n")
 
     def _use_header(self, header: bytes) -> None:
         try:
@@ -171,3 +184,22 @@ class SplitReader:
         if split.path.endswith(".gz"):
             return Gunzipped(self._place.open(file, 0), skip=split.offset, where=split.path)
         return self._place.open(file, split.offset)
+
+
+def _behind(split: FileSplit, block: bytes, *, has_break: bool) -> FileSplit:
+    """The split after some of its lines; what ends a file may lack its line break."""
+    return replace(
+        split,
+        offset=split.offset + len(block) + has_break,
+        line=split.line + block.count(b"\n") + 1,
+    )
+
+
+def _after(block: bytes, count: int) -> tuple[bytes, bytes]:
+    """The first lines of a block, and the rest with the line break before it."""
+    end = -1
+    for _ in range(count):
+        end = block.find(b"\n", end + 1)
+        if end < 0:
+            return block, b""
+    return block[: max(end, 0)], block[max(end, 0) :]
