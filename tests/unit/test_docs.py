@@ -174,6 +174,16 @@ def test_every_annotation_that_a_person_writes_is_in_the_reference() -> None:
     assert {name for name in known if f"| `{name}` |" in page} == known - for_us
 
 
+def test_every_reason_of_a_condition_is_in_the_runbook() -> None:
+    decisions = ROOT / "operator" / "penstock_operator" / "reconcile"
+    code = "\n".join(file.read_text() for file in sorted(decisions.glob("*.py")))
+    reasons = set(re.findall(r'(?:Stall|Trouble)\(\s*"(\w+)"', code))
+    reasons |= set(re.findall(r'look_at_refusal\(turn, move, "(\w+)"', code))
+    assert len(reasons) > 20
+    page = (DOCS / "operations" / "kubernetes.md").read_text()
+    assert {reason for reason in reasons if f"`{reason}`" in page} == reasons
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     page = (DOCS / "reference" / "api.md").read_text()
     for module in (penstock, penstock.sources, penstock.sinks, testing, snapshots):
