@@ -130,7 +130,8 @@ def _record_revision(turn: Turn) -> None:
 def _tidy(turn: Turn) -> None:
     """Revisions that nothing goes back to, and a check that nobody waits for."""
     move, report = turn.status.move, turn.observed.check
-    pinned = {turn.job.revision}
+    workloads = (turn.observed.coordinator_workload, turn.observed.worker_workload)
+    pinned = {turn.job.revision, *(w.revision for w in workloads if w is not None)}
     for status in (turn.job.status, turn.status):
         pinned |= {status.revision, status.stable_revision, status.failed_revision}
         pinned.add(status.move.to_revision if status.move else None)

@@ -29,6 +29,7 @@ UNHEALTHY_GRACE = timedelta(seconds=30)
 STOP_RETRY = timedelta(seconds=30)
 _RECORD_GRACE_MS = 30_000
 _UNREACHABLE_IN_ROLLBACK_MS = 60_000
+_CRASHING_MS = 120_000
 OPEN = frozenset({SavepointPhase.PENDING, SavepointPhase.RUNNING})
 
 
@@ -160,19 +161,19 @@ def _is_recorded(turn: Turn, move: Move) -> bool:
 
 def _goes_without_answer(turn: Turn, move: Move) -> bool:
     never_ran = not turn.job.status.attempt
-    if never_ran or facts.cannot_answer(turn.observed):
-        return True
-    if turn.is_over(move.since, _patience_ms(turn, move)):
+    if never_ran or turn.is_over(move.since, _patience_ms(turn, move)):
         return True
     turn.wait("the coordinator does not answer")
     return False
 
 
 def _patience_ms(turn: Turn, move: Move) -> int:
-    timeout_ms = _timeout_ms(turn)
+    """How long an answer is waited for: a container that was killed twice is back in a minute, and may
+    have the end of the run to tell. Of a version that does not run nothing is expected."""
+    timeout_ms, cannot = _timeout_ms(turn), facts.cannot_answer(turn.observed)
     if move.kind is MoveKind.ROLLBACK:
-        return min(timeout_ms, _UNREACHABLE_IN_ROLLBACK_MS)
-    return timeout_ms
+        return 0 if cannot else min(timeout_ms, _UNREACHABLE_IN_ROLLBACK_MS)
+    return min(timeout_ms, _CRASHING_MS) if cannot else timeout_ms
 
 
 def _timeout_ms(turn: Turn) -> int:

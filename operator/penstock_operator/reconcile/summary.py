@@ -37,7 +37,7 @@ def see(turn: Turn) -> None:
     if turn.status.job_id is None:
         named = job.spec.job_id if job.spec is not None else None
         turn.update(job_id=named or f"{job.namespace}.{job.name}")
-    workload = turn.observed.coordinator_workload
+    workload = turn.observed.coordinator_workload or turn.observed.worker_workload
     if turn.status.revision is None and workload is not None:
         turn.update(revision=workload.revision)  # the status was lost
     if c is not None and c.attempt > 0:

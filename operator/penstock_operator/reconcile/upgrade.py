@@ -203,7 +203,7 @@ def stabilize(turn: Turn) -> None:
 def is_proven(turn: Turn, c: JobStatus, *, was_held: bool) -> bool:
     """Whether what runs is stable: its hold is over, or enough checkpoints are completed.
 
-    A coordinator that has only just begun knows of no hold: it has not read the log so far.
+    Without an attempt nothing is proved: that there is no hold says nothing then.
     """
     if turn.spec is None or c.attempt == 0 or c.hold is not None or c.phase is JobPhase.FAILED:
         return False

@@ -354,3 +354,17 @@ def test_foreign_state_is_told_in_the_words_of_the_coordinator(world):
     stalled = next(c for c in world.status.conditions if c.type == "Stalled")
     assert "c/other/job" in stalled.message
     assert world.decision.look_again >= timedelta(seconds=10)
+
+
+def test_of_a_status_that_was_lost_the_applied_revision_is_known_by_the_workloads(running):
+    applied = running.revision
+    running.apply(desiredState="Suspended")
+    running.settle()
+    for i in range(14):
+        running.apply(image=f"words:{i + 2}")
+        running.turn(2)
+    running.status = StreamJobStatus()
+    running.turn(3)
+    assert applied in running.revisions
+    assert running.status.revision == applied
+    assert running.status.phase is Phase.SUSPENDED

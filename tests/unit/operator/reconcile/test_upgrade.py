@@ -286,6 +286,20 @@ def test_a_coordinator_that_answers_no_more_is_waited_for_and_then_fenced(runnin
     assert running.status.stable_revision == running.revision
 
 
+def test_a_coordinator_that_was_killed_as_it_stopped_is_given_time_to_tell(running):
+    running.apply(desiredState="Suspended")
+    running.until(lambda w: w.phase is JobPhase.STOPPED)
+    (name,) = (n for n, p in running.pods.items() if p.ordinal is None)
+    whole = running.pods[name]
+    running.pods[name] = replace(whole, is_ready=False, waiting="CrashLoopBackOff")
+    running.turn(30)
+    assert running.status.move.step is Step.STOPPING
+    running.pods[name] = whole
+    running.settle()
+    (savepoint,) = running.savepoints.values()
+    assert savepoint.status.phase == "Completed"
+
+
 def test_time_in_which_nobody_looked_counts_for_no_time_out(running):
     running.apply(image="words:2")
     at(running, Step.STARTING)
