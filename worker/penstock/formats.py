@@ -156,7 +156,7 @@ class Json(Generic[T_co]):
 
 
 class Csv(Generic[T_co]):
-    """Cells separated by a delimiter, one record per line, for a type with named fields or a tuple.
+    """Cells separated by a delimiter, a record per line, for a type with named fields or a tuple.
 
     With a header, the first line of each file names the columns, in any order and with more of them
     than the type has fields; without, they are the type's fields in order. A tuple goes by position

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,8 @@ def test_a_bounded_job_finishes_and_once_more_there_is_nothing_to_do(folder):
     assert sorted(written(folder)) == expected([*LINES, "word-1"])
 
 
-def test_a_stopped_job_goes_on_where_it_was_at_another_parallelism(folder):
+def stopped_on_the_way(folder):
+    """A run that was stopped with a savepoint after its first checkpoint; the answer, the outcome."""
     local = local_run(folder, per_second=200)
 
     async def stop_after_a_checkpoint():
@@ -129,10 +131,27 @@ def test_a_stopped_job_goes_on_where_it_was_at_another_parallelism(folder):
 
     answer, outcome = asyncio.run(stop_after_a_checkpoint())
     assert outcome.ended is EndedAs.STOPPED
-    assert outcome.savepoint == answer.path
     assert 0 < len(written(folder)) < len(LINES)
+    return answer, outcome
+
+
+def test_a_stopped_job_goes_on_where_it_was_at_another_parallelism(folder):
+    answer, outcome = stopped_on_the_way(folder)
+    assert outcome.savepoint == answer.path
     assert run(local_run(folder, parallelism=2)).ended is EndedAs.FINISHED
     assert sorted(written(folder)) == expected(LINES)
+
+
+def test_restored_from_an_older_snapshot_what_was_written_after_it_is_written_again(folder):
+    answer, _ = stopped_on_the_way(folder)
+    before = sorted(written(folder))
+    assert run(local_run(folder)).ended is EndedAs.FINISHED
+    assert sorted(written(folder)) == expected(LINES)
+    assert run(local_run(folder, restore=answer.path)).ended is EndedAs.FINISHED
+    after = Counter(expected(LINES)) - Counter(before)
+    assert after, "nothing was left to be written after the savepoint"
+    # Each count goes on from the savepoint's, so what comes again is the same, not counted on.
+    assert Counter(written(folder)) == Counter(expected(LINES)) + after
 
 
 def test_whoever_is_killed_comes_back_and_nothing_is_lost_or_written_twice(folder):
