@@ -176,6 +176,8 @@ class Cluster:
         self.claims: dict[int, ClaimObject] = {}
         self.savepoints: dict[str, SavepointObject] = {}
         self.is_namespace_terminating = False
+        self.was_taken_apart = False
+        """Whether somebody deleted the Deployment: then nobody could be told to stop."""
         self.changes = 0
         """Counts what a watch would tell of."""
         self.events: list[str] = []
@@ -410,7 +412,7 @@ class Cluster:
                 note=self.note,
             )
             return
-        if not pod.is_ready and not self._is_late():
+        if not pod.is_ready and pod.process.has_read_log and not self._is_late():
             pod.is_ready = True
             self.changed()
         pod.process.trouble = self.trouble

@@ -46,8 +46,8 @@ class Code:
 
     def crashes(self, *, ran_s: int, completed: int) -> bool:
         """Whether it raises by now: before its first checkpoint, or just after."""
-        is_late = completed > 0 or ran_s > 14
-        return (self.kind == CRASHES and ran_s > 4) or (self.kind == CRASHES_LATE and is_late)
+        most_s = {CRASHES: 4, CRASHES_LATE: 14}.get(self.kind)
+        return most_s is not None and (completed > 0 or ran_s > most_s)
 
     @property
     def fails_to_restore(self) -> bool:

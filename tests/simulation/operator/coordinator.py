@@ -89,6 +89,8 @@ class Coordinator:
         self.trouble = 0.0
         """Share of checkpoints that fail."""
         self.stood_down = False
+        self.has_read_log = False
+        """Nobody may take it for one of a job that never ran: before, it answers nothing."""
         self._store = store
         self._rng = rng
         self._workers = workers
@@ -347,6 +349,7 @@ class Coordinator:
             self._shown = JobPhase.STOOD_DOWN
             return
         entry = self._entry = newest
+        self.has_read_log = True
         if entry is not None and entry.end is not None and not entry.end.committed:
             self._begin_ending()
             return

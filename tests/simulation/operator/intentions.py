@@ -9,23 +9,25 @@ from penstock.spec.orders import CancelOrder, Order, RescaleOrder, StartOrder, S
 from penstock_operator.reconcile import effects as do
 from penstock_operator.reconcile.effects import Effect
 from penstock_operator.resources.names import ANNOTATION_DELETION
-from penstock_operator.resources.status import Move, MoveKind, Phase, Step
+from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StreamJobStatus
 
 _AT_REST = (Phase.SUSPENDED, Phase.FINISHED, Phase.FAILED)
 _LETS_GO = (MoveKind.SUSPEND, MoveKind.DELETE)
 
 
-def check_intention(cluster: Cluster, job: StreamJobObject, effect: Effect) -> None:
-    """Raises Violation."""
-    status, move = job.status, job.status.move
+def check_intention(
+    cluster: Cluster, job: StreamJobObject, status: StreamJobStatus, effect: Effect
+) -> None:
+    """`status` is what the API server stored last. Raises Violation."""
+    move = status.move
     match effect:
         case do.Send(order=order):
             _check_order(order, move)
         case do.EnsureCoordinator(revision=revision):
-            _check_template(revision, cluster.deployment and cluster.deployment.revision, job)
+            _check_template(revision, cluster.deployment and cluster.deployment.revision, status)
         case do.EnsureWorkers(revision=revision, replicas=replicas):
             live = cluster.stateful_set
-            _check_template(revision, live and live.revision, job)
+            _check_template(revision, live and live.revision, status)
             is_scaled_in = live is not None and replicas < live.replicas and move is None
             is_allowed = status.phase in _AT_REST or replicas == status.parallelism
             if is_scaled_in and not is_allowed:
@@ -61,11 +63,11 @@ def _check_order(order: Order, move: Move | None) -> None:
         _violated(order, f"the move is {move and move.id}")
 
 
-def _check_template(revision: str, live: str | None, job: StreamJobObject) -> None:
+def _check_template(revision: str, live: str | None, status: StreamJobStatus) -> None:
     if live is None or live == revision:
         return
-    move = job.status.move
-    if job.status.revision != revision and (move is None or move.to_revision != revision):
+    move = status.move
+    if status.revision != revision and (move is None or move.to_revision != revision):
         _violated(revision, f"in place of {live}; {move}")
 
 

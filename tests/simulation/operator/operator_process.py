@@ -30,6 +30,7 @@ from penstock_operator.reconcile.observed import (
     Workload,
 )
 from penstock_operator.resources.names import FINALIZER_SAVEPOINT, FINALIZER_STREAMJOB
+from penstock_operator.resources.status import StreamJobStatus
 
 TURNS_A_MINUTE_MAX = 70
 WRITES_A_MINUTE_MAX = 45
@@ -109,14 +110,16 @@ class OperatorProcess:
         assert job is not None, seen
         version = job.version
         decision = self.reconcile(seen, self.cluster.now)
+        stored = seen.job.status
         yield
         if decision.status != seen.job.status:
             self._write_status(seen, decision, version)
+            stored = decision.status
             yield
         for effect in decision.effects:
             if self.cluster.job is None or self.cluster.job.uid != seen.job.uid:
                 return
-            self._carry_out(seen, effect)
+            self._carry_out(seen, effect, stored)
             yield
         self._failures = 0
         self._due = self._now + max(1, int(decision.look_again.total_seconds()))
@@ -196,13 +199,14 @@ class OperatorProcess:
 
     # ── effects ─────────────────────────────────────────────────────────────────────────────────
 
-    def _carry_out(self, seen: Observed, effect: Effect) -> None:
+    def _carry_out(self, seen: Observed, effect: Effect, stored: StreamJobStatus) -> None:
+        """`stored` is the status that the API server last had from this turn, or gave it."""
         cluster = self.cluster
         job = cluster.job
         assert job is not None, effect
         self.counts[type(effect).__name__] += 1
         if not isinstance(effect, do.Announce | do.EnsureShared):
-            check_intention(cluster, job, effect)
+            check_intention(cluster, job, stored, effect)
         self._maybe_fail(type(effect).__name__)
         self._do(seen, job, effect)
         self._maybe_lose(type(effect).__name__)

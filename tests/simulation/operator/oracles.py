@@ -165,7 +165,7 @@ class Oracles:
         if job.status.phase is not Phase.SUSPENDED:
             return f"phase {job.status.phase}"
         is_open = entry is not None and (entry.end is None or not entry.end.committed)
-        has_run = job.status.attempt is not None
+        has_run = job.status.attempt is not None and not self._cluster.was_taken_apart
         if is_open and has_run:  # what a deleted one left without an end waits for a start
             return "the run did not end"
         if self._cluster.of_role("worker") or self._cluster.of_role("coordinator"):

@@ -20,6 +20,7 @@ from tests.simulation.operator.store import Store, Violation
 from penstock_operator.reconcile.effects import Decision
 from penstock_operator.reconcile.job import reconcile
 from penstock_operator.reconcile.observed import Observed
+from penstock_operator.resources.status import StreamJobStatus
 
 Reconcile = Callable[[Observed, datetime], Decision]
 COMMAND = "python -m tests.simulation.operator"
@@ -141,7 +142,7 @@ class Simulation:
     def _trouble(self) -> None:
         cluster, rng = self._cluster, self._rng
         coordinators, workers = cluster.of_role("coordinator"), cluster.of_role("worker")
-        match rng.randrange(6):
+        match rng.randrange(9):
             case 0 | 1 if coordinators:
                 self.note("the coordinator's process is killed")
                 cluster.kill_process(rng.choice(coordinators))
@@ -157,6 +158,20 @@ class Simulation:
                 for claim in cluster.claims.values():
                     claim.is_deleting |= claim.ordinal == pod.ordinal
                 cluster.delete_pod(pod.name, force=True)
+            case 6 if cluster.stateful_set is not None:
+                self.note("somebody deletes the StatefulSet")
+                cluster.stateful_set = None
+                cluster.changed()
+            case 7 if cluster.deployment is not None:
+                self.note("somebody deletes the Deployment")
+                cluster.deployment, cluster.was_taken_apart = None, True
+                cluster.changed()
+            case 8 if cluster.job is not None and rng.random() < 0.5:
+                self.note("the status is lost")
+                self._person.requests.add(f"receipts lost {self.now}")  # annotations stand
+                cluster.job.status = StreamJobStatus()
+                cluster.job.version += 1
+                cluster.changed()
             case _:
                 pass
 

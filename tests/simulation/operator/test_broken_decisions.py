@@ -39,7 +39,7 @@ class ActsBeforeItWrites(OperatorProcess):
         seen_later = replace(seen, job=replace(seen.job, status=intended.status))
         for effect in self.reconcile(seen_later, self.cluster.now).effects:
             if self.cluster.job is job:
-                self._carry_out(seen, effect)
+                self._carry_out(seen, effect, job.status)
                 yield
         if intended.status != seen.job.status:
             self._write_status(seen, intended, version)

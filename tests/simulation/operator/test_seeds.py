@@ -28,6 +28,7 @@ def test_troubles_and_moves_happen():
         "the coordinator's process is killed",
         "a worker is evicted",
         "is lost",
+        "somebody deletes the StatefulSet",
         "RollingBack, Rollback",
         "Rescaling, Rescale",
         "Suspending, Suspend",
