@@ -174,6 +174,18 @@ def test_every_annotation_that_a_person_writes_is_in_the_reference() -> None:
     assert {name for name in known if f"| `{name}` |" in page} == known - for_us
 
 
+def test_decisions_are_numbered_without_gaps_and_listed_in_their_order() -> None:
+    files = sorted((DOCS / "decisions").glob("0*.md"))
+    heads = [re.match(r"# (\d+)\. (.+)", file.read_text()) for file in files]
+    told = [(f"{int(head[1]):04}", head[2]) for head in heads if head]
+    assert [number for number, _ in told] == [f"{n:04}" for n in range(1, len(files) + 1)]
+    listed = re.findall(
+        r"^(\d+)\. \[(.+)\]\((\d{4})-", (DOCS / "decisions" / "README.md").read_text(), re.MULTILINE
+    )
+    assert [(f"{int(number):04}", title) for number, title, _ in listed] == told
+    assert [file.name[:4] for file in files] == [prefix for *_, prefix in listed]
+
+
 def test_every_reason_of_a_condition_is_in_the_runbook() -> None:
     decisions = ROOT / "operator" / "penstock_operator" / "reconcile"
     code = "\n".join(file.read_text() for file in sorted(decisions.glob("*.py")))

@@ -378,7 +378,7 @@ def replace_back(turn: Turn) -> None:
     if starting.replace(turn):
         starting.enter_starting(turn, "the last stable version is ordered to start")
     else:
-        _say_stuck(turn)
+        _give_way_or_say_why(turn)
 
 
 def start_back(turn: Turn) -> None:
@@ -397,7 +397,26 @@ def start_back(turn: Turn) -> None:
             is_warning=True,
         )
     else:
-        _say_stuck(turn)
+        _give_way_or_say_why(turn)
+
+
+def _give_way_or_say_why(turn: Turn) -> None:
+    """A way back that is blocked must not block another version, which begins before what is held."""
+    _say_stuck(turn)
+    if turn.stall is None or not _is_given_up(turn):
+        return
+    turn.stall = None
+    _tell(turn, finished_at=turn.now)
+    turn.finish("Withdrawn", "the spec changed in the meantime", phase=Phase.PENDING)
+
+
+def _is_given_up(turn: Turn) -> bool:
+    """Whether the spec asks for neither the version that failed nor the one before it."""
+    move, spec = turn.move, turn.spec
+    if move is None or spec is None or not turn.is_valid:
+        return False
+    known = (move.to_revision, turn.status.failed_revision)
+    return turn.job.revision not in known or spec.desired_state is DesiredState.SUSPENDED
 
 
 def _say_stuck(turn: Turn) -> None:

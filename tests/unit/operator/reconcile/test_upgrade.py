@@ -525,6 +525,37 @@ def test_a_rollback_that_would_write_output_twice_waits_for_an_approval(running)
     assert running.status.requests["rollback"].phase == "Done"
 
 
+def test_a_rollback_that_waits_for_an_approval_gives_way_to_another_version(running):
+    old = running.revision
+    committed_without_hold(running)
+    running.verdict = {"fits": False, "what": "state of a newer type", "exitCode": 2}
+    running.turn(60)
+    assert running.condition("Stalled") == ("True", "RollbackWouldDuplicate")
+    running.verdict = {"fits": True}
+    running.apply(image="words:3")
+    running.settle()
+    assert running.status.stable_revision == running.revision != old
+    last = running.orders(StartOrder)[-1]
+    assert (last.revision, last.origin) == (running.revision, Origin.LOG)
+
+
+def test_a_rollback_whose_version_does_not_start_gives_way_to_another_version_and_to_a_pause(
+    running,
+):
+    old = running.revision
+    running.apply(image="words:2")
+    running.broken |= {old, running.revision}
+    running.turn(300)
+    assert running.condition("Stalled") == ("True", "RollbackFailed")
+    running.apply(desiredState="Suspended")
+    running.settle()
+    assert running.status.phase is Phase.SUSPENDED
+    running.apply(image="words:3", desiredState="Running")
+    running.settle()
+    assert running.status.stable_revision == running.revision
+    assert running.condition("Stalled")[0] == "False"
+
+
 def test_a_rollback_can_be_asked_for_while_the_new_version_proves_itself(running):
     old = running.revision
     running.apply(image="words:2", upgrade={"stableAfter": {"checkpoints": 50}})
