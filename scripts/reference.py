@@ -324,7 +324,7 @@ def metrics_page() -> str:
     )
     lines = [
         "# Metrics\n",
-        "What the coordinator of a running job answers at `/metrics`, on the port that `penstock list` shows, in Prometheus' format.",
+        "What the coordinator of a running job answers at `/metrics`, on the port that `penstock list` shows, on Kubernetes 8081, in Prometheus' format.",
         "Every series has the label `job`; a job that has ended has no endpoint.",
         "Counts of an operator are of the newest attempt: they begin at 0 after a restart, as counters of Prometheus may.\n",
         "| metric | kind | labels beside `job` | |\n|---|---|---|---|",
@@ -339,7 +339,25 @@ def metrics_page() -> str:
         "",
         'Worth an alert: `penstock_last_checkpoint_age_seconds` above a few intervals, an increase of `penstock_restarts_total`, `penstock_job_phase{phase="Failed"} == 1`, and a target that is down.',
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_operators_metrics()]) + "\n"
+
+
+def _operators_metrics() -> Iterator[str]:
+    """What the Kubernetes operator counts about itself."""
+    from penstock_operator.cluster.metrics import Metrics
+
+    yield "## The Kubernetes operator's own\n"
+    yield "What the operator's pod answers at `/metrics` on port 8080, the Service `penstock-metrics`.\n"
+    yield "| metric | kind | labels | |\n|---|---|---|---|"
+    metrics = Metrics()
+    metrics.turned("done", 0.1)
+    for family in text_string_to_metric_families(metrics.page().decode()):
+        if family.name.endswith("_created"):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        shown = ", ".join(f"`{label}`" for label in labels)
+        yield f"| `{name}` | {family.type} | {shown} | {family.documentation} |"
 
 
 # ── API ──────────────────────────────────────────────────────────────────────────────────────────
