@@ -69,6 +69,16 @@ def test_a_restart_is_counted_and_a_start_after_an_end_is_not():
     assert view.restarts == 1
 
 
+def test_an_attempt_that_is_being_opened_is_the_one_that_the_phase_is_about():
+    view = JobView(started_ms=0)
+    ended = entry(EntryKind.ENDED, 1, end=End(EndKind.STOPPED))
+    view.saw_event(events.EntryWon(ended), 1)
+    view.saw_effect(effects.Append(entry(EntryKind.OPENED, 2)), 2)
+    assert (view.phase, view.attempt) == (JobPhase.DEPLOYING, 2)
+    view.saw_event(events.EntryLost(ended), 3)
+    assert view.attempt == 1
+
+
 def test_phases_follow_a_stop_and_its_end():
     view = running()
     assert view.phase is JobPhase.RUNNING

@@ -48,7 +48,7 @@ def job_status(
 ) -> JobStatus:
     """The whole job at this moment. `parallelism` is the manifest's, for a job that never ran."""
     newest = view.newest
-    attempt = None if newest is None else newest.attempt
+    attempt = view.newest_attempt
     settings = {} if newest is None else newest.settings
     end = None if newest is None else newest.end
     restored = attempt.restored_from if attempt else None

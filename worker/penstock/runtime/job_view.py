@@ -15,7 +15,7 @@ from penstock.checkpoint import effects, events
 from penstock.checkpoint.rescaling import trying
 from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
-from penstock.core.log import EndKind, Entry, EntryKind
+from penstock.core.log import Attempt, EndKind, Entry, EntryKind
 from penstock.core.manifest import Manifest
 from penstock.network.frames import Heartbeat, OperatorMetrics
 from penstock.spec.orders import JobPhase
@@ -109,6 +109,8 @@ class JobView:
     checkpoints: deque[CheckpointRecord] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
     checkpoints_completed: int = 0
     completed_in_attempt: int = 0
+    opening: Attempt | None = None
+    """Of an entry that is on its way to the log."""
     checkpoints_failed: int = 0
     failures: deque[FailureRecord] = field(default_factory=lambda: deque(maxlen=FAILURES_MAX))
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES_MAX))
@@ -120,8 +122,14 @@ class JobView:
 
     @property
     def attempt(self) -> AttemptNumber:
-        """The attempt of the newest entry; 0 before the first."""
-        return AttemptNumber(0) if self.newest is None else self.newest.attempt.number
+        """The newest attempt, also one that is just being opened; 0 before the first."""
+        newest = self.newest_attempt
+        return AttemptNumber(0) if newest is None else newest.number
+
+    @property
+    def newest_attempt(self) -> Attempt | None:
+        """The attempt that the phase is about: as long as an entry is on its way, the one it opens."""
+        return self.opening or (None if self.newest is None else self.newest.attempt)
 
     @property
     def last_completed(self) -> CheckpointRecord | None:
@@ -173,8 +181,10 @@ class JobView:
         """Take note of a fact, before the core is told."""
         match event:
             case events.EntryWon(entry=entry):
+                self.opening = None
                 self._won(entry, now_ms)
             case events.EntryLost(newest=entry):
+                self.opening = None
                 self.newest = entry
             case events.LogRead(newest=newest, manifests=manifests):
                 self.newest = newest
@@ -193,7 +203,7 @@ class JobView:
         """Take note of what is about to be done."""
         match effect:
             case effects.Append(entry=entry) if entry.kind is EntryKind.OPENED:
-                self.phase = JobPhase.DEPLOYING
+                self.phase, self.opening = JobPhase.DEPLOYING, entry.attempt
             case effects.Prepare(commit_only=commit_only):
                 self.phase = JobPhase.ENDING if commit_only else JobPhase.DEPLOYING
             case effects.Run() if self.phase is JobPhase.DEPLOYING:
