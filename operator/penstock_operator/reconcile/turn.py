@@ -269,8 +269,9 @@ def move_id(job: JobObject, kind: MoveKind, at: datetime) -> str:
 
 
 def request_id(move: Move, what: str) -> str:
-    """Names an order of a move: by step and try."""
-    return f"{move.id}.{move.step.lower()}.{what}.{move.tries}"
+    """Names an order of a move: by step, when that began, and try; a step may be entered twice."""
+    since_ms = int(move.since.timestamp() * 1000)
+    return f"{move.id}.{move.step.lower()}.{what}.{since_ms}.{move.tries}"
 
 
 def object_request_id(uid: str, what: str, number: int | str) -> str:
