@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.simulation.operator.code import Code
 from tests.simulation.operator.coordinator import Coordinator, StoodDown
-from tests.simulation.operator.store import Snapshot, Store
+from tests.simulation.operator.store import End, EndKind, Snapshot, Store
 
 from penstock.core.errors import Retryable
 from penstock.spec.changes import revision_of
@@ -487,11 +487,8 @@ class Cluster:
         if pod.purpose == names.ALL_CHECKPOINTS:
             entry = self.store.newest
             if entry is not None:
-                end = entry.end
-                self.store.append(
-                    entry,
-                    entry.follows("ended", retained=(), hold=None, end=end and _without_state(end)),
-                )
+                end = End(EndKind.CANCELLED, None, committed=True, deletes=True)
+                self.store.append(entry, entry.follows("ended", retained=(), hold=None, end=end))
         else:
             self.store.dispose(pod.purpose)
         pod.verdict = {"disposed": True, "what": "done", "path": pod.purpose, "exitCode": 0}
@@ -504,9 +501,3 @@ class Cluster:
             yield "the Deployment"
         if self.stateful_set is not None:
             yield "the StatefulSet"
-
-
-def _without_state(end: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(end, go_on_from=None, deletes=True)

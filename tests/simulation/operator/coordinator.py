@@ -245,7 +245,7 @@ class Coordinator:
                 self._set(order, RequestPhase.DONE, path=path)
                 return
         entry = self._entry
-        if self._act in (self._wait, self._end_quietly) or self._shown.is_end:
+        if self._act in (self._wait, self._ending, self._end_quietly) or self._shown.is_end:
             if entry is not None and entry.request_id == order.request_id:
                 if self._shown.is_end:
                     self._answer_end(order)
@@ -292,7 +292,7 @@ class Coordinator:
 
     def _on_cancel(self, order: CancelOrder) -> None:
         entry = self._entry
-        if self._act in (self._wait, self._end_quietly) or self._shown.is_end:
+        if self._act in (self._wait, self._ending, self._end_quietly) or self._shown.is_end:
             if entry is not None and entry.request_id == order.request_id:
                 if self._shown.is_end:
                     self._answer_end(order)

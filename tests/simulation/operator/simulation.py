@@ -166,8 +166,8 @@ class Simulation:
                 self.note("somebody deletes the Deployment")
                 cluster.deployment, cluster.was_taken_apart = None, True
                 cluster.changed()
-            case 8 if cluster.job is not None and rng.random() < 0.5:
-                self.note("the status is lost")
+            case 8 if cluster.job is not None and cluster.job.status.move is None:
+                self.note("the status is lost")  # a view, as long as nothing is intended
                 self._person.requests.add(f"receipts lost {self.now}")  # annotations stand
                 cluster.job.status = StreamJobStatus()
                 cluster.job.version += 1
