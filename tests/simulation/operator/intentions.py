@@ -36,7 +36,7 @@ def check_intention(
             is_let_go = move is not None and move.kind in _LETS_GO
             entry = cluster.store.newest
             is_over = entry is None or (entry.end is not None and entry.end.committed)
-            if not is_let_go and not is_over:
+            if not (is_let_go or is_over or status.phase is Phase.SUSPENDED):
                 _violated(effect, f"in phase {status.phase}, {move}")
         case do.DeletePods(pods=pods):
             roles = {p.role for p in cluster.pods.values() if (p.name, p.uid) in pods}
