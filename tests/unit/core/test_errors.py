@@ -19,3 +19,9 @@ def test_an_error_says_what_where_and_what_to_do():
     )
     assert str(Corrupt("damaged")) == "damaged"
     assert len({k.exit_code for k in (PenstockError, Rejected, Retryable, Corrupt)}) == 4
+
+
+def test_a_status_gets_all_three_parts_in_one_line():
+    error = Rejected("no snapshot: chk-9", where="s3://bucket/jobs", fix="list them first")
+    assert error.in_a_line == "no snapshot: chk-9; s3://bucket/jobs; list them first"
+    assert Rejected("no snapshot").in_a_line == "no snapshot"

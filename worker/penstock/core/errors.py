@@ -28,6 +28,11 @@ class PenstockError(Exception):
             parts.append(f"  do     {_indented(self.fix)}")
         return "\n".join(parts)
 
+    @property
+    def in_a_line(self) -> str:
+        """All three parts, for where only one line can stand: a status, a condition."""
+        return "; ".join(part for part in (self.what, self.where, self.fix) if part)
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)
 

@@ -122,8 +122,9 @@ class OrderDesk:
         if not request.task.done():
             return RequestStatus(request_id=request_id, kind=kind, phase=RequestPhase.RUNNING)
         if (error := request.task.exception()) is not None:
+            said = error.in_a_line if isinstance(error, PenstockError) else str(error)
             return RequestStatus(
-                request_id=request_id, kind=kind, phase=RequestPhase.FAILED, error=str(error)
+                request_id=request_id, kind=kind, phase=RequestPhase.FAILED, error=said
             )
         return request.task.result()
 
