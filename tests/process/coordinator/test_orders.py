@@ -149,7 +149,6 @@ def test_a_rescale_is_done_when_its_first_checkpoint_is_and_known_to_the_next_co
     assert (found.parallelism, found.attempt, found.restarts) == (2, 2, 0)
     moved = found.rescale
     assert (moved.from_parallelism, moved.to_parallelism, moved.key_groups_moved) == (1, 2, 64)
-    assert moved.pause_ms > 0
     assert [t.stop for t in worker.of(frames.Trigger)][-2:] == [True, False]
     running.kill()
     running.start()
