@@ -8,7 +8,7 @@ from penstock.testing.simulation.simulation import CALM_SEEDS, Simulation
 BLOCK = 25
 
 
-@pytest.mark.parametrize("first", range(0, 100, BLOCK))
+@pytest.mark.parametrize("first", range(0, 300, BLOCK))
 def test_every_record_counts_once_whatever_goes_wrong(first: int):
     outcomes = [Simulation(seed).run() for seed in range(first, first + BLOCK)]
     failed = [f"seed={o.seed} {o.violation} · {COMMAND} --seed {o.seed}" for o in outcomes]
