@@ -113,7 +113,8 @@ def _follow_savepoint(turn: Turn) -> None:
     receipt = turn.job.status.requests.get(SAVEPOINT)
     if receipt is None or receipt.phase != RUNNING or turn.receipt(SAVEPOINT) != receipt:
         return
-    name = savepoint_name(turn.job.name, receipt.id)
+    # Of this object: one of a forerunner with its name was taken of another state.
+    name = savepoint_name(turn.job.name, f"{turn.job.uid}/{receipt.id}")
     made = next((s for s in turn.observed.savepoints if s.name == name), None)
     if made is None:
         turn.do(

@@ -203,7 +203,7 @@ class Oracles:
         receipt = job.status.requests.get("savepoint")
         if receipt is None or receipt.id != asked or receipt.phase not in ("Done", "Failed"):
             return f"asked for savepoint {asked}, told {receipt}"
-        name = savepoint_name("job", asked)
+        name = savepoint_name("job", f"{job.uid}/{asked}")
         known = self._cluster.store.savepoints.keys() | self._person.disposed
         if receipt.phase == "Done" and receipt.path not in known:
             raise Violation(f"the receipt for {name} names {receipt.path}, which is gone")

@@ -122,6 +122,7 @@ class World:
         self.decision: Decision | None = None
         self.seen: dict[str, Any] = {}
         self._uids = 0
+        self.uid = UID
 
     # ── what tests do ───────────────────────────────────────────────────────────────────────────
 
@@ -141,7 +142,7 @@ class World:
         newest = max(self.revisions.values(), default=None, key=lambda r: r[0])
         seen = Observed(
             job=JobObject(
-                uid=UID,
+                uid=self.uid,
                 namespace=NAMESPACE,
                 name=NAME,
                 generation=self.generation,

@@ -60,6 +60,16 @@ def test_one_id_makes_one_savepoint_however_often_it_is_annotated(running):
     assert len({o.request_id for o in running.orders(SavepointOrder)}) == 2
 
 
+def test_an_id_that_a_forerunner_of_the_same_name_had_makes_a_savepoint_of_its_own(running):
+    running.annotations[ANNOTATION] = "a"
+    running.turn(8)
+    (first,) = running.savepoints
+    running.uid, running.status = "uid-2", running.status.model_copy(update={"requests": {}})
+    running.turn(8)
+    (second,) = running.savepoints.keys() - {first}
+    assert running.status.requests["savepoint"].path == running.savepoints[second].status.path
+
+
 def test_the_receipt_is_written_before_the_object_is_made(running):
     running.annotations[ANNOTATION] = "a"
     decision = running.turn()
