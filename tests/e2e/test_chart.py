@@ -127,9 +127,9 @@ def test_the_chart_is_not_uninstalled_while_there_are_jobs(
 
 def _can(namespace: Namespace, verb: str, what: str) -> str:
     account = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{RELEASE}"
-    return _kubectl(
-        "-n", namespace.name, "auth", "can-i", verb, what, "--as", account
-    ).stdout.strip()
+    kind, _, subresource = what.partition("/")  # can-i takes what follows a slash for a name
+    asked = [verb, kind, *(["--subresource", subresource] if subresource else [])]
+    return _kubectl("-n", namespace.name, "auth", "can-i", *asked, "--as", account).stdout.strip()
 
 
 def _kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
