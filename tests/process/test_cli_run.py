@@ -205,6 +205,8 @@ def test_commands_about_a_running_job_print_paths_and_tables(terminal):
     page = terminal("status", "counting").stdout
     assert page.startswith("counting · running ")
     assert "  counts  " in page
+    assert re.search(r"^  lag +\d+ files?, .* to read", page, re.MULTILINE), page
+    assert re.search(r"^  checkpoint  chk-\d+ .* · \d+ kept", page, re.MULTILINE), page
 
     checkpoint = terminal("checkpoint").stdout.strip()
     assert re.fullmatch(r"state/checkpoints/counting/chk-\d+", checkpoint)

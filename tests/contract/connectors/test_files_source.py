@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from penstock import formats, sources
 from penstock.connectors import split
 from penstock.core.errors import Corrupt, Rejected
-from penstock.dataflow.connector import END, IDLE, Quiet, Reader, SourceContext, SourceState
+from penstock.dataflow.connector import (
+    END,
+    IDLE,
+    Backlog,
+    Quiet,
+    Reader,
+    SourceContext,
+    SourceState,
+)
 
 
 class Clock:
@@ -380,6 +388,60 @@ def test_what_is_left_to_read_is_known_without_reading(tmp_path: Path):
     [again] = opened(source, tmp_path, 1, [reader.snapshot()])
     assert again.unread()
     assert everything(again) == ["b"]
+
+
+def test_the_backlog_is_every_waiting_file_and_the_rest_of_the_one_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(split, "BLOCK_BYTES", 4)
+    write(tmp_path, {"a.log": b"1\n2\n3\n4\n5\n6\n", "b.log": b"7\n8\n"})
+    reader = sources.Files("*.log").open(context(tmp_path))
+    assert reader.backlog() is None, "no file is known before the first poll"
+    found = []
+    while reader.poll(1) is not END:
+        found.append(reader.backlog())
+    # The block that a record was taken of counts until its last one is.
+    left = [(2, 16), (2, 12), (2, 12), (2, 8), (2, 8), (2, 4), (1, 4), (1, 0)]
+    assert found == [Backlog(*one) for one in left]
+    assert reader.backlog() == Backlog(0, 0)
+
+
+@pytest.mark.parametrize("records", [0, 1, 3, 4])
+def test_the_backlog_goes_on_where_a_restore_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int
+):
+    monkeypatch.setattr(split, "BLOCK_BYTES", 4)
+    write(tmp_path, {"a.log": b"1\n2\n3\n4\n", "b.log": b"5\n"})
+    reader = sources.Files("*.log").open(context(tmp_path))
+    assert [reader.poll(1) for _ in range(records)] == [[str(i + 1)] for i in range(records)]
+    [again] = opened(sources.Files("*.log"), tmp_path, 1, [reader.snapshot()])
+    expected = Backlog(2, 10 - 2 * records) if records else None
+    assert again.backlog() == expected
+
+
+def test_the_backlog_of_packed_files_is_in_packed_bytes_and_all_of_them_after_a_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(split, "BLOCK_BYTES", 64)
+    text = Random(1).randbytes(2_000).hex().encode()
+    data = b"\n".join(text[at : at + 40] for at in range(0, len(text), 40)) + b"\n"
+    write(tmp_path, {"a.log.gz": data, "b.log.gz": data})
+    length = (tmp_path / "a.log.gz").stat().st_size
+    source = sources.Files("*.gz")
+    reader = source.open(context(tmp_path))
+    left = []
+    for _ in range(98):
+        reader.poll(1)
+        left.append(reader.backlog())
+    assert {one.files for one in left} == {2}
+    counts = [one.bytes for one in left]
+    assert counts == sorted(counts, reverse=True)
+    assert length < counts[50] < 2 * length
+    assert counts[-1] - length < 128
+    [again] = opened(source, tmp_path, 1, [reader.snapshot()])
+    assert again.backlog() == Backlog(2, 2 * length), "its beginning is unpacked once more"
+    everything(again)
+    assert again.backlog() == Backlog(0, 0)
 
 
 def test_a_line_may_span_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import endings, view
+from penstock.cli import endings, numbers, view
 from penstock.cli.live import rates
 from penstock.cli.tables import table
 from penstock.spec.orders import (
@@ -21,6 +21,7 @@ OPERATORS = (
     OperatorStatus(
         id="lines", label="Files", kind="source", parallelism=2,
         records_out=16_900_000, records_per_second=412_000, busy=0.31, state_bytes=96,
+        unread_files=3, unread_bytes=1_181_116_006, unread_ms=118_000,
     ),
     OperatorStatus(
         id="flat-map-1", label="words", kind="flat_map", parallelism=2,
@@ -50,6 +51,8 @@ STATUS = JobStatus(
     max_parallelism=128,
     started_at_ms=NOW_MS - 42_000,
     last_checkpoint=CHECKPOINT,
+    checkpoints_kept=3,
+    next_checkpoint_in_ms=6_000,
     operators=OPERATORS,
 )
 ERROR = ErrorStatus(
@@ -88,7 +91,8 @@ def test_the_block_shows_every_operator_and_who_holds_the_others_back():
         "  ← holds the others back\n"
         "  out                     0/s        0        —       —        —    0 %\n"
         "\n"
-        "  checkpoint  chk-8  4.0 s ago · 0.2 s · 310 KiB new of 2.1 MiB\n"
+        "  lag         3 files, 1.1 GiB to read, about 2 min\n"
+        "  checkpoint  chk-8  4.0 s ago · 0.2 s · 310 KiB new of 2.1 MiB · 3 kept · next in 6 s\n"
         "  restarts    0\n"
     )
 
@@ -104,9 +108,45 @@ def test_failed_records_are_counted_where_they_failed():
 
 
 def test_before_the_first_checkpoint_the_block_says_so():
-    assert "  checkpoint  none yet\n" in view.block(
-        but(last_checkpoint=None, operators=()), url="", now_ms=NOW_MS
+    none = but(last_checkpoint=None, operators=())
+    assert "  checkpoint  none yet · next in 6 s\n" in view.block(none, url="", now_ms=NOW_MS)
+    off = but(last_checkpoint=None, operators=(), next_checkpoint_in_ms=None)
+    assert "  checkpoint  none yet\n" in view.block(off, url="", now_ms=NOW_MS)
+
+
+def lag(*sources: OperatorStatus) -> list[str]:
+    text = view.block(but(operators=sources), url="", now_ms=NOW_MS)
+    return [line.removeprefix("  lag").strip() for line in text.splitlines() if "  lag" in line]
+
+
+def test_sources_that_read_side_by_side_have_one_lag_and_the_slowest_ones_time():
+    small = OPERATORS[0].model_copy(
+        update={"unread_files": 1, "unread_bytes": 1024, "unread_ms": 400_000}
     )
+    assert lag(OPERATORS[0], small) == ["4 files, 1.1 GiB to read, about 7 min"]
+
+
+def test_the_time_to_read_is_left_out_when_one_source_cannot_tell_it():
+    stuck = OPERATORS[0].model_copy(
+        update={"unread_files": 1, "unread_bytes": 1024, "unread_ms": None}
+    )
+    assert lag(OPERATORS[0], stuck) == ["4 files, 1.1 GiB to read"]
+    assert lag(stuck) == ["1 file, 1.0 KiB to read"]
+
+
+def test_no_lag_is_shown_of_what_cannot_be_told_and_none_when_all_is_read():
+    assert lag(OPERATORS[1]) == []
+    read = OPERATORS[0].model_copy(update={"unread_files": 0, "unread_bytes": 0, "unread_ms": None})
+    assert lag(read) == ["nothing to read"]
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [(400, "0 s"), (6_000, "6 s"), (89_000, "89 s"), (118_000, "2 min"), (5_400_000, "2 h"),
+     (200_000_000, "2 d")],
+)  # fmt: skip
+def test_times_that_are_not_known_better_have_one_unit(ms, text):
+    assert numbers.about(ms) == text
 
 
 def test_a_job_that_is_over_has_no_running_time():

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 from penstock.checkpoint import effects, events
 from penstock.checkpoint.rescaling import Outcome, Rescale, noted
-from penstock.core.ids import AttemptNumber, CheckpointId, JobId, WorkerId
+from penstock.checkpoint.settings import CheckpointSettings
+from penstock.core.graph import JobGraph, Operator
+from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, WorkerId
 from penstock.core.log import Attempt, End, EndKind, Entry, EntryKind, SnapshotRef
 from penstock.core.manifest import Manifest, SnapshotKind
 from penstock.network.frames import Heartbeat, OperatorMetrics
+from penstock.runtime.job_status import job_status
 from penstock.runtime.job_view import CheckpointStatus, JobView
 from penstock.spec.orders import JobPhase
 
@@ -163,3 +166,99 @@ def test_checkpoints_of_an_earlier_coordinator_are_known_from_the_log():
     (record,) = view.checkpoints
     assert (record.id, record.started_ms, record.ended_ms) == (2, 4_700, 5_000)
     assert view.last_completed is record
+
+
+EVERY_10_S = CheckpointSettings(interval_ms=10_000)
+
+
+def test_the_next_checkpoint_is_an_interval_after_the_last_ones_start_and_a_pause_after_its_end():
+    view = running()
+    assert view.next_checkpoint_in_ms(1_003, EVERY_10_S) == 9_000, "records flow since 3"
+    view.saw_effect(trigger(1), 10_003)
+    assert view.next_checkpoint_in_ms(10_004, EVERY_10_S) is None, "one is under way"
+    view.saw_event(events.EntryWon(entry(EntryKind.COMPLETED, retained=(ref(1),))), 14_003)
+    assert view.next_checkpoint_in_ms(14_003, EVERY_10_S) == 6_000
+    paused = replace(EVERY_10_S, min_pause_ms=8_000)
+    assert view.next_checkpoint_in_ms(14_003, paused) == 8_000
+    assert view.next_checkpoint_in_ms(99_000, EVERY_10_S) == 0, "it is due"
+
+
+def test_no_checkpoint_comes_next_where_the_clock_takes_none():
+    view = running()
+    assert view.next_checkpoint_in_ms(9, replace(EVERY_10_S, interval_ms=0)) is None
+    view.saw_effect(effects.CancelWorkers(AttemptNumber(1)), 10)
+    assert view.next_checkpoint_in_ms(11, EVERY_10_S) is None
+    view.saw_event(events.EntryWon(entry(EntryKind.OPENED, 2)), 20)
+    view.saw_effect(effects.Append(entry(EntryKind.OPENED, 2)), 20)
+    view.saw_effect(effects.Run(AttemptNumber(2)), 5_000)
+    assert view.next_checkpoint_in_ms(6_000, EVERY_10_S) == 9_000, "the interval began anew"
+
+
+def test_the_live_settings_in_force_are_those_that_were_applied():
+    view = running()
+    assert view.live == {}
+    view.saw_effect(effects.ApplySettings({"checkpoints": {"interval": "5s"}}), 4)
+    assert view.live == {"checkpoints": {"interval": "5s"}}
+
+
+def unread(files, bytes):
+    return OperatorMetrics(unread_files=files, unread_bytes=bytes)
+
+
+def test_what_is_unread_is_summed_over_the_subtasks_that_can_tell():
+    view = running()
+    view.heard(WorkerId(0), beat(1, **{"lines/0": unread(2, 500), "out/0": OperatorMetrics()}), 0)
+    view.heard(WorkerId(1), beat(1, **{"lines/1": OperatorMetrics(), "lines/2": unread(1, 7)}), 0)
+    lines, out = view.operators()["lines"], view.operators()["out"]
+    assert (lines.unread_files, lines.unread_bytes) == (3, 507)
+    assert (out.unread_files, out.unread_bytes) == (None, None)
+
+
+GRAPH = JobGraph("job", (Operator(OperatorId("lines"), "source", uid=True),), ())
+
+
+def status_of(view, now_ms):
+    return job_status(
+        view,
+        job=JobId("job"),
+        graph=GRAPH,
+        revision="r",
+        parallelism=1,
+        workers=[],
+        requests=(),
+        holds_not=(),
+        checkpoints_url="file:///c",
+        savepoints_url="file:///s",
+        settings_in_force=EVERY_10_S,
+        now_ms=now_ms,
+    )
+
+
+def read_down(view, *bytes_by_second):
+    for second, left in enumerate(bytes_by_second):
+        view.heard(WorkerId(0), beat(1, **{"lines/0": unread(1, left)}), second * 1000)
+    (lines,) = status_of(view, 9_000).operators
+    return lines.unread_files, lines.unread_bytes, lines.unread_ms
+
+
+def test_how_long_the_unread_takes_is_told_from_the_pace_of_the_last_seconds():
+    assert read_down(running(), 10_000, 9_000, 8_000) == (1, 8_000, 8_000)
+
+
+def test_no_time_is_told_while_nothing_is_read_or_more_is_found_or_nothing_is_left():
+    assert read_down(running(), 10_000) == (1, 10_000, None)
+    assert read_down(running(), 10_000, 10_000) == (1, 10_000, None)
+    assert read_down(running(), 10_000, 50_000) == (1, 50_000, None)
+    assert read_down(running(), 10_000, 0) == (1, 0, None)
+    stopping = running()
+    stopping.saw_effect(trigger(1, stop=True, savepoint="savepoint-a-b/"), 10)
+    assert read_down(stopping, 10_000, 9_000) == (1, 9_000, None)
+
+
+def test_the_status_says_how_many_checkpoints_the_log_keeps_and_when_the_next_is_due():
+    view = running()
+    assert status_of(view, 1_003).checkpoints_kept == 0
+    view.saw_effect(trigger(2), 2_000)
+    view.saw_event(events.EntryWon(entry(EntryKind.COMPLETED, retained=(ref(1), ref(2)))), 2_100)
+    status = status_of(view, 3_000)
+    assert (status.checkpoints_kept, status.next_checkpoint_in_ms) == (2, 9_000)

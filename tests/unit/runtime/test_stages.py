@@ -16,10 +16,11 @@ from penstock.core.keygroups import key_group as group_of
 from penstock.core.keys import encode_key
 from penstock.core.records import Barrier, Batch
 from penstock.core.snapshots import OperatorRestore
+from penstock.dataflow.connector import SourceContext
 from penstock.dataflow.nodes import SINK_PENDING, KeyBy, Node
 from penstock.network.memory import MemoryChannel
 from penstock.runtime import endpoints
-from penstock.runtime.endpoints import SinkStage
+from penstock.runtime.endpoints import SinkStage, SourceStage
 from penstock.runtime.exchange import ByKey, InTurns, Straight
 from penstock.runtime.failures import UserError, failure_of
 from penstock.runtime.functions import begin_function, keyed_specs
@@ -467,3 +468,30 @@ def test_a_snapshot_misses_no_transaction_while_another_one_is_committed(monkeyp
     stage([4])
     assert {n for n, _ in pending(stage.snapshot(4))} >= {2, 3, 4}
     assert desk.committed == [b"1"]
+
+
+# ── sources ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def source_stage(source, folder):
+    ctx = SourceContext("lines", 0, 1, lambda: 0, folder, lambda _: None)
+    return SourceStage(node("source", source), source.open(ctx), None)
+
+
+def test_a_source_tells_what_it_has_still_to_read_with_its_counts(tmp_path):
+    (tmp_path / "a").write_text("1\n2\n")
+    (tmp_path / "b").write_text("3\n")
+    stage = source_stage(penstock.sources.Files("*"), tmp_path)
+    assert stage.metrics().unread_files is None
+    stage.records_out += len(stage.reader.poll(10))
+    found = stage.metrics()
+    assert (found.records_out, found.unread_files, found.unread_bytes) == (2, 2, 2)
+    stage.close()
+
+
+def test_a_source_that_cannot_tell_what_is_unread_says_nothing_of_it(tmp_path):
+    stage = source_stage(penstock.sources.Generator(lambda i, r: i, count=3), tmp_path)
+    stage.reader.poll(1)
+    found = stage.metrics()
+    assert (found.unread_files, found.unread_bytes) == (None, None)
+    stage.close()

@@ -67,6 +67,14 @@ def duration(ms: int | None) -> str:
     return f"{seconds} s"
 
 
+def about(ms: int) -> str:
+    """`6 s`, `2 min`, `5 h`, `3 d`: one unit, for what is not known better."""
+    for name, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
+        if ms >= 1.5 * length_ms:
+            return f"{round(ms / length_ms)} {name}"
+    return f"{round(ms / 1000)} s"
+
+
 def age(ms: int) -> str:
     """`8s`, `2m`, `5h`, `3d`: one unit, for tables."""
     seconds = max(0, ms // 1000)

@@ -18,7 +18,7 @@ _BUSY_ENOUGH = 0.75
 
 
 def block(status: JobStatus, *, url: str, now_ms: int, backend: str = "") -> str:
-    """Title, operators, newest checkpoint, restarts."""
+    """Title, operators, what is still to read, newest checkpoint, restarts."""
     parts = [_title(status, url=url, now_ms=now_ms, backend=backend) + "\n"]
     if status.operators:
         parts.append(operators(status.operators))
@@ -81,22 +81,45 @@ def _name(operator: OperatorStatus) -> str:
 
 def _facts(status: JobStatus, now_ms: int) -> list[tuple[str, str]]:
     rows = []
-    last = status.last_checkpoint
-    if last is not None:
-        told = joined(
-            [
-                f"chk-{last.id}  {numbers.duration(max(0, now_ms - last.completed_at_ms))} ago",
-                numbers.duration(last.duration_ms),
-                f"{numbers.size(last.bytes_new)} new of {numbers.size(last.size_bytes)}",
-            ]
-        )
-        rows.append(("checkpoint", told))
-    else:
-        rows.append(("checkpoint", "none yet"))
+    if lag := _lag(status.operators):
+        rows.append(("lag", lag))
+    rows.append(("checkpoint", _checkpoint(status, now_ms)))
     if status.last_savepoint is not None:
         rows.append(("savepoint", shown(status.last_savepoint.path)))
     rows.append(("restarts", str(status.restarts)))
     return rows
+
+
+def _lag(found: Sequence[OperatorStatus]) -> str:
+    """What all sources that can tell have still to read; they read side by side."""
+    counts = [o.unread_files for o in found if o.unread_files is not None]
+    if not counts:
+        return ""
+    if not any(counts):
+        return "nothing to read"
+    files = numbers.counted(sum(counts), "file")
+    unread = [o for o in found if o.unread_bytes]
+    told = f"{files}, {numbers.size(sum(o.unread_bytes or 0 for o in unread))} to read"
+    times = [o.unread_ms for o in unread if o.unread_ms is not None]
+    if times and len(times) == len(unread):
+        told += f", about {numbers.about(max(times))}"
+    return told
+
+
+def _checkpoint(status: JobStatus, now_ms: int) -> str:
+    last, next_ms = status.last_checkpoint, status.next_checkpoint_in_ms
+    next = "" if next_ms is None else f"next in {numbers.about(next_ms)}"
+    if last is None:
+        return joined(["none yet", next])
+    return joined(
+        [
+            f"chk-{last.id}  {numbers.duration(max(0, now_ms - last.completed_at_ms))} ago",
+            numbers.duration(last.duration_ms),
+            f"{numbers.size(last.bytes_new)} new of {numbers.size(last.size_bytes)}",
+            f"{status.checkpoints_kept} kept" if status.checkpoints_kept else "",
+            next,
+        ]
+    )
 
 
 def error_lines(error: ErrorStatus, *, parallelism: int) -> str:

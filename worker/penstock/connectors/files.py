@@ -24,6 +24,8 @@ from penstock.core.errors import Rejected
 from penstock.dataflow.connector import (
     END,
     IDLE,
+    Backlog,
+    HasBacklog,
     Quiet,
     Reader,
     Source,
@@ -107,7 +109,7 @@ class Files(Source[T_co]):
         return LocalFiles(self._pattern, ctx.folder)
 
 
-class FilesReader(Reader[Any]):
+class FilesReader(Reader[Any], HasBacklog):
     """One subtask of `Files`: its splits one after the other, by name."""
 
     def __init__(
@@ -120,6 +122,7 @@ class FilesReader(Reader[Any]):
         self._rate = rate
         self._known: set[str] = set()
         self._waiting: deque[FileSplit] = deque()
+        self._waiting_bytes = 0
         self._reading: SplitReader | None = None
         self._read_last: SplitReader | None = None
         self._look_at_ms: int | None = ctx.now_ms()
@@ -129,7 +132,8 @@ class FilesReader(Reader[Any]):
         """See Reader."""
         self._known.update(json.loads(item) for item in state.known)
         found = [FileSplit.decode(item) for item in state.splits]
-        self._waiting.extend(sorted(found, key=lambda one: (one.path, one.offset)))
+        for one in sorted(found, key=lambda one: (one.path, one.offset)):
+            self._wait(one)
 
     def poll(self, limit: int) -> Sequence[Any] | Quiet:
         """See Reader."""
@@ -168,6 +172,15 @@ class FilesReader(Reader[Any]):
             file.path not in self._known and self._is_mine(file.path) for file in self._place.find()
         )
 
+    def backlog(self) -> Backlog | None:
+        """See HasBacklog. None as long as no file is known."""
+        if not self._known:
+            return None
+        reading = self._reading
+        if reading is None:
+            return Backlog(len(self._waiting), self._waiting_bytes)
+        return Backlog(len(self._waiting) + 1, self._waiting_bytes + reading.unread_bytes)
+
     def position(self, index: int) -> str:
         """See Reader."""
         assert self._read_last is not None, "nothing was read yet"
@@ -184,8 +197,14 @@ class FilesReader(Reader[Any]):
             if not self._waiting:
                 self._look()
             if self._waiting:
-                self._reading = SplitReader(self._place, self._waiting.popleft(), self._format)
+                split = self._waiting.popleft()
+                self._waiting_bytes -= split.unread_bytes
+                self._reading = SplitReader(self._place, split, self._format)
         return self._reading
+
+    def _wait(self, split: FileSplit) -> None:
+        self._waiting.append(split)
+        self._waiting_bytes += split.unread_bytes
 
     def _look(self) -> None:
         """Add new files, if it is time to look for them."""
@@ -203,7 +222,7 @@ class FilesReader(Reader[Any]):
         for file in files:
             if file.path not in self._known and self._is_mine(file.path):
                 self._known.add(file.path)
-                self._waiting.append(FileSplit(file.path, file.length, file.version))
+                self._wait(FileSplit(file.path, file.length, file.version))
 
     def _is_mine(self, path: str) -> bool:
         # No CRC: its low bits are the same for 0.log, 1.log … 7.log, so one of two subtasks had all.

@@ -20,6 +20,8 @@ class Gunzipped:
         self._where = where
         self._waiting = b""
         """Packed bytes that were read, and not unpacked yet."""
+        self.packed_taken = 0
+        """How many packed bytes were read."""
         self._ended = False
         """Whether there are no more of them to read."""
         self._member: Any = zlib.decompressobj(_GZIP)
@@ -32,6 +34,7 @@ class Gunzipped:
                 if packed is None:
                     return None
                 self._waiting, self._ended = packed, not packed
+                self.packed_taken += len(packed)
             if self._member.eof and not self._next_member():
                 if self._ended:
                     return b""

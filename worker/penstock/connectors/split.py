@@ -38,6 +38,16 @@ class FileSplit:
         """As readable JSON."""
         return json.dumps(asdict(self)).encode()
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file is gzip, which can only be read from its beginning."""
+        return self.path.endswith(".gz")
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of the file must be read, as it lies there."""
+        return self.length if self.is_packed else max(0, self.length - self.offset)
+
     @classmethod
     def decode(cls, data: bytes) -> FileSplit:
         """The inverse of encode."""
@@ -95,6 +105,15 @@ class SplitReader:
             offset=self._split.offset + len(self._block) - len(left),
             line=self._split.line + line,
         )
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of the file is still to be read, as it lies there; a plain file's block counts
+        until all its records are taken."""
+        if isinstance(self._stream, Gunzipped):
+            return max(0, self._split.length - self._stream.packed_taken)
+        is_taken = self._taken == len(self._decoded.records)
+        return (self._after_block if is_taken else self._split).unread_bytes
 
     def position(self, index: int) -> str:
         """Where record `index` of what was taken last came from."""
@@ -181,7 +200,7 @@ class SplitReader:
     def _open(self) -> Stream:
         split = self._after_block
         file = Found(split.path, split.length, split.version)
-        if split.path.endswith(".gz"):
+        if split.is_packed:
             return Gunzipped(self._place.open(file, 0), skip=split.offset, where=split.path)
         return self._place.open(file, split.offset)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -83,6 +83,24 @@ class Reader(Protocol[T_co]):
 
     def close(self) -> None:
         """Give up files and connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one subtask of a source knows that it still has to read: `files`, the one that it is
+    reading among them, and their `bytes`, packed where they lie packed."""
+
+    files: int
+    bytes: int
+
+
+@runtime_checkable
+class HasBacklog(Protocol):
+    """A Reader that can also tell how much there is still to read; none has to."""
+
+    def backlog(self) -> Backlog | None:
+        """At this moment, None while it is not known; asked twice a second, so it looks nowhere."""
         ...
 
 

@@ -217,7 +217,10 @@ class Committed(Frame, frozen=True):
 
 
 class OperatorMetrics(msgspec.Struct, frozen=True):
-    """Totals since the attempt began, of one subtask of one operator."""
+    """Totals since the attempt began, of one subtask of one operator.
+
+    `unread_files` and `unread_bytes` are what a source has still to read, None where it cannot tell.
+    """
 
     records_in: int = 0
     records_out: int = 0
@@ -225,6 +228,8 @@ class OperatorMetrics(msgspec.Struct, frozen=True):
     keys: int = 0
     state_bytes: int = 0
     counters: dict[str, int] = {}
+    unread_files: int | None = None
+    unread_bytes: int | None = None
 
 
 class Heartbeat(Frame, frozen=True):

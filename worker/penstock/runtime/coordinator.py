@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from penstock.checkpoint.settings import Identity
+from penstock.checkpoint.settings import CheckpointSettings, Identity
 from penstock.core.errors import PenstockError, Rejected, Retryable
 from penstock.runtime import pod, termination
 from penstock.runtime.clock import Clock
@@ -99,13 +99,12 @@ class _Service:
             savepoints_url=savepoints.url,
             adopt=config.adopt,
         )
-        manifest = program.manifest
         core = coordinator_class()(
             identity,
             program.graph,
-            checkpoint_settings(manifest),
+            self._settings({}),
             is_readable=is_readable,
-            read_settings=lambda live: checkpoint_settings(with_live(manifest, live)),
+            read_settings=self._settings,
         )
         self._shell = Shell(core, self._storage, self._workers, self._limits, self._clock)
         self._desk = OrderDesk(self._shell, self._storage, program)
@@ -140,6 +139,9 @@ class _Service:
                 check_writable(store)
             except Retryable as e:
                 log.warning("store", error=e.what, where=e.where)
+
+    def _settings(self, live: Mapping[str, Any]) -> CheckpointSettings:
+        return checkpoint_settings(with_live(self._program.manifest, live))
 
     def _limits(self, live: Mapping[str, Any]) -> WorkerLimits:
         worker = with_live(self._program.manifest, live).spec.worker
@@ -191,6 +193,8 @@ class _Service:
             holds_not=self._holds_not,
             checkpoints_url=self._storage.checkpoints.url,
             savepoints_url=self._storage.savepoints.url,
+            settings_in_force=self._settings(self._shell.view.live),
+            now_ms=self._clock.now_ms(),
         )
 
     async def _announce(self, control: asyncio.Server, runner: web.AppRunner) -> None:

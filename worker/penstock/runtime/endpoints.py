@@ -7,11 +7,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import structs
+
 from penstock.core.descriptors import StateKind
 from penstock.core.errors import Corrupt, Retryable
 from penstock.core.snapshots import OperatorRestore
-from penstock.dataflow.connector import Reader, SourceState, Writer
+from penstock.dataflow.connector import HasBacklog, Reader, SourceState, Writer
 from penstock.dataflow.nodes import SINK_PENDING, SOURCE_KNOWN, SOURCE_POSITION, Node
+from penstock.network.frames import OperatorMetrics
 from penstock.runtime.failures import CannotCommit, UserError
 from penstock.runtime.stages import Stage
 
@@ -24,6 +27,7 @@ class SourceStage(Stage):
     def __init__(self, node: Node, reader: Reader[Any], restore: OperatorRestore | None) -> None:
         super().__init__(node)
         self.reader = reader
+        self._measured = reader if isinstance(reader, HasBacklog) else None
         if restore is not None and restore.lists:
             reader.restore(source_state(restore))
 
@@ -31,6 +35,14 @@ class SourceStage(Stage):
         """Where the next poll goes on."""
         state = self.reader.snapshot()
         return {SOURCE_POSITION: tuple(state.splits), SOURCE_KNOWN: tuple(state.known)}
+
+    def metrics(self) -> OperatorMetrics:
+        """See Stage."""
+        found = super().metrics()
+        backlog = self._measured.backlog() if self._measured is not None else None
+        if backlog is None:
+            return found
+        return structs.replace(found, unread_files=backlog.files, unread_bytes=backlog.bytes)
 
     def close(self) -> None:
         """See Stage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from penstock.checkpoint.log import recovery_point
 from penstock.checkpoint.opening import LIVE
 from penstock.checkpoint.rescaling import Outcome, rescale_of
+from penstock.checkpoint.settings import CheckpointSettings
 from penstock.checkpoint.start import RESTORE_ID
 from penstock.core.chains import chains, operator_parallelism
 from penstock.core.graph import JobGraph
@@ -17,10 +18,12 @@ from penstock.runtime.job_view import (
     CheckpointStatus,
     FailureRecord,
     JobView,
+    Rates,
 )
 from penstock.spec.orders import (
     ErrorStatus,
     HoldStatus,
+    JobPhase,
     JobStatus,
     OperatorStatus,
     RequestStatus,
@@ -45,6 +48,8 @@ def job_status(
     holds_not: tuple[str, ...],
     checkpoints_url: str,
     savepoints_url: str,
+    settings_in_force: CheckpointSettings,
+    now_ms: int,
 ) -> JobStatus:
     """The whole job at this moment. `parallelism` is the manifest's, for a job that never ran."""
     newest = view.newest
@@ -65,6 +70,8 @@ def job_status(
         log_seq=view.newest.seq if view.newest else 0,
         restarts=view.restarts,
         last_checkpoint=_last(view, checkpoints_url, savepoint=False),
+        checkpoints_kept=len(newest.retained) if newest else 0,
+        next_checkpoint_in_ms=view.next_checkpoint_in_ms(now_ms, settings_in_force),
         last_savepoint=_last(view, savepoints_url, savepoint=True),
         restored_from=_folder_url(restored, checkpoints_url),
         next_restore=_folder_url(recovery_point(newest) if newest else None, checkpoints_url),
@@ -139,9 +146,21 @@ def _operators(view: JobView, graph: JobGraph, parallelism: int) -> tuple[Operat
                 keys=metrics.keys if operator.is_keyed else None,
                 state_bytes=metrics.state_bytes if operator.states else None,
                 busy=round(rates.busy, 3) if operator.id in heads else None,
+                unread_files=metrics.unread_files,
+                unread_bytes=metrics.unread_bytes,
+                unread_ms=_time_to_read(view, metrics, rates),
             )
         )
     return tuple(found)
+
+
+def _time_to_read(view: JobView, metrics: OperatorMetrics, rates: Rates) -> int | None:
+    """What is unread at the pace of the last seconds; None where that cannot be told."""
+    if not metrics.unread_bytes or not rates.read_bytes_per_second:
+        return None
+    if view.phase is not JobPhase.RUNNING:
+        return None
+    return round(metrics.unread_bytes * 1000 / rates.read_bytes_per_second)
 
 
 def _last(view: JobView, root_url: str, *, savepoint: bool) -> SnapshotStatus | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.checkpoint import effects, events
 from penstock.checkpoint.rescaling import trying
+from penstock.checkpoint.settings import CheckpointSettings
 from penstock.core.failure import Failure
 from penstock.core.ids import AttemptNumber, CheckpointId, WorkerId
 from penstock.core.log import Attempt, EndKind, Entry, EntryKind
@@ -90,10 +91,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Of one operator over the last seconds; `busy` is the share of its subtasks' time, 0 to 1."""
+    """Of one operator over the last seconds; `busy` is the share of its subtasks' time, 0 to 1, and
+    `read_bytes_per_second` what became less of its unread bytes; 0 where it became more."""
 
     records_per_second: float = 0.0
     busy: float = 0.0
+    read_bytes_per_second: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,9 +114,13 @@ class JobView:
     completed_in_attempt: int = 0
     opening: Attempt | None = None
     """Of an entry that is on its way to the log."""
+    live: Mapping[str, Any] = field(default_factory=dict)
+    """The live settings in force; empty: the manifest's."""
     checkpoints_failed: int = 0
     failures: deque[FailureRecord] = field(default_factory=lambda: deque(maxlen=FAILURES_MAX))
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES_MAX))
+    _last_start_ms: int = 0
+    _last_end_ms: int = 0
     _publishing: dict[str, Manifest] = field(default_factory=dict)
     _beats: dict[WorkerId, Heartbeat] = field(default_factory=dict)
     _samples: deque[tuple[int, dict[str, OperatorMetrics]]] = field(default_factory=deque)
@@ -137,6 +144,17 @@ class JobView:
         done = (c for c in reversed(self.checkpoints) if c.status is CheckpointStatus.COMPLETED)
         return next(done, None)
 
+    def next_checkpoint_in_ms(self, now_ms: int, settings: CheckpointSettings) -> int | None:
+        """When the clock takes the next checkpoint; None while one is under way, or for never."""
+        if self.phase is not JobPhase.RUNNING or not settings.interval_ms:
+            return None
+        if any(c.status is CheckpointStatus.IN_PROGRESS for c in self.checkpoints):
+            return None
+        due_ms = max(
+            self._last_start_ms + settings.interval_ms, self._last_end_ms + settings.min_pause_ms
+        )
+        return max(0, due_ms - now_ms)
+
     def operators(self) -> dict[str, OperatorMetrics]:
         """Totals of the newest attempt by operator, over all its subtasks."""
         totals: dict[str, OperatorMetrics] = {}
@@ -158,6 +176,7 @@ class JobView:
         return Rates(
             records_per_second=max(0.0, records * 1000 / elapsed_ms),
             busy=min(1.0, max(0.0, (after.busy_ms - before.busy_ms) / elapsed_ms / subtasks)),
+            read_bytes_per_second=max(0.0, _became_less(before, after) * 1000 / elapsed_ms),
         )
 
     # ── what passes by ──────────────────────────────────────────────────────────────────────────
@@ -206,8 +225,11 @@ class JobView:
                 self.phase, self.opening = JobPhase.DEPLOYING, entry.attempt
             case effects.Prepare(commit_only=commit_only):
                 self.phase = JobPhase.ENDING if commit_only else JobPhase.DEPLOYING
+            case effects.ApplySettings(live=live):
+                self.live = live
             case effects.Run() if self.phase is JobPhase.DEPLOYING:
                 self.phase = JobPhase.RUNNING
+                self._last_start_ms = self._last_end_ms = now_ms
                 if self.running_since_ms is None:
                     self.running_since_ms = now_ms
             case effects.Trigger():
@@ -286,7 +308,7 @@ class JobView:
     def _completed(self, id: CheckpointId, now_ms: int, path: str | None = None) -> None:
         if record := self._in_progress(id):
             record.status = CheckpointStatus.COMPLETED
-            record.ended_ms = now_ms
+            record.ended_ms = self._last_end_ms = now_ms
             record.path = path
             self.checkpoints_completed += 1
 
@@ -297,6 +319,7 @@ class JobView:
         self.ended_ms = now_ms
 
     def _triggered(self, effect: effects.Trigger, now_ms: int) -> None:
+        self._last_start_ms = now_ms
         self.checkpoints.append(
             CheckpointRecord(
                 effect.checkpoint,
@@ -312,7 +335,7 @@ class JobView:
         if record := self._in_progress(id):
             record.status = CheckpointStatus.FAILED
             record.reason = reason
-            record.ended_ms = now_ms
+            record.ended_ms = self._last_end_ms = now_ms
             self.checkpoints_failed += 1
 
     def _in_progress(self, id: CheckpointId) -> CheckpointRecord | None:
@@ -335,4 +358,16 @@ def _sum(a: OperatorMetrics | None, b: OperatorMetrics) -> OperatorMetrics:
         keys=a.keys + b.keys,
         state_bytes=a.state_bytes + b.state_bytes,
         counters=counters,
+        unread_files=_sum_of_known(a.unread_files, b.unread_files),
+        unread_bytes=_sum_of_known(a.unread_bytes, b.unread_bytes),
     )
+
+
+def _sum_of_known(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a + (b or 0)
+
+
+def _became_less(before: OperatorMetrics, after: OperatorMetrics) -> int:
+    if before.unread_bytes is None or after.unread_bytes is None:
+        return 0
+    return before.unread_bytes - after.unread_bytes

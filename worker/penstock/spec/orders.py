@@ -192,6 +192,8 @@ class OperatorStatus(Answer):
 
     `kind` is its kind in the graph, `label` its name for people. Counts are of this attempt;
     `keys` and `state_bytes` are None without state, `busy` is 0 to 1, None inside a chain.
+    `unread_files` and `unread_bytes` are what a source has still to read, as far as it knows, and
+    `unread_ms` how long that takes at the pace of the last seconds; None where it cannot be told.
     """
 
     id: str
@@ -205,6 +207,9 @@ class OperatorStatus(Answer):
     keys: int | None = None
     state_bytes: int | None = None
     busy: float | None = None
+    unread_files: int | None = None
+    unread_bytes: int | None = None
+    unread_ms: int | None = None
 
 
 class ErrorStatus(Answer):
@@ -264,6 +269,8 @@ class JobStatus(Answer):
     `restored_from` is the folder of
     the snapshot that runs now came from, `next_restore` of the one that a restart would start from. `end_reason` says
     why a run failed.
+    `checkpoints_kept` are those of the log; `next_checkpoint_in_ms` is None while one is under way,
+    and where the clock takes none.
     `holds_not` are the sinks that cannot hold commits. `settings` are the live ones in force.
     """
 
@@ -278,6 +285,8 @@ class JobStatus(Answer):
     log_seq: int = 0
     restarts: int = 0
     last_checkpoint: SnapshotStatus | None = None
+    checkpoints_kept: int = 0
+    next_checkpoint_in_ms: int | None = None
     last_savepoint: SnapshotStatus | None = None
     restored_from: str | None = None
     next_restore: str | None = None
