@@ -1,8 +1,9 @@
 """The workers: a StatefulSet with a volume each, its headless Service, and a disruption budget.
 
 OnDelete: the template changes only after the job has stopped, and then all pods go at once; a rolling
-update would leave a mixture of versions. Claims are never deleted by the StatefulSet, because a scale
-to zero would delete them all; the operator deletes those beyond the parallelism itself.
+update would leave a mixture of versions. Claims go with the StatefulSet, since the truth is in the
+object store; not with a scale, because one to zero would delete them all: the operator deletes those
+beyond the parallelism itself.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def stateful_set(
             "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "OnDelete"},
             "persistentVolumeClaimRetentionPolicy": {
-                "whenDeleted": "Retain",
+                "whenDeleted": "Delete",
                 "whenScaled": "Retain",
             },
             "revisionHistoryLimit": 1,

@@ -31,7 +31,7 @@ from penstock_operator.reconcile.effects import (
     EnsureShared,
     EnsureWorkers,
 )
-from penstock_operator.reconcile.observed import Pod
+from penstock_operator.reconcile.observed import Pod, PodPhase
 from penstock_operator.reconcile.turn import RUNNING, SOON, Stall, Turn, request_id
 from penstock_operator.resources.names import ANNOTATION_ROLLBACK, request_kind
 from penstock_operator.resources.status import Move, MoveKind, Step
@@ -85,6 +85,19 @@ def ensure(turn: Turn, revision: str | None, replicas: int) -> None:
             EnsureCoordinator(revision),
             EnsureWorkers(revision, replicas),
         )
+        _let_go_of_volumes(turn)
+
+
+def _let_go_of_volumes(turn: Turn) -> None:
+    """A pod that has not begun waits for ever for a volume that is going, and the volume for the pod."""
+    going = {claim.ordinal for claim in turn.observed.claims if claim.is_deleting}
+    stuck = tuple(
+        (pod.name, pod.uid)
+        for pod in turn.observed.worker_pods
+        if pod.ordinal in going and pod.phase is PodPhase.PENDING and not pod.is_deleting
+    )
+    if stuck:
+        turn.do(DeletePods(stuck))
 
 
 def replace(turn: Turn) -> bool:

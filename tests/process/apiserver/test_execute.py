@@ -25,6 +25,7 @@ from penstock_operator.cluster.kube import (
     Conflict,
 )
 from penstock_operator.cluster.memory import SAME_KEPT_S, Memory
+from penstock_operator.manifests import names
 from penstock_operator.reconcile import effects
 from penstock_operator.resources.names import FINALIZER_SAVEPOINT, FINALIZER_STREAMJOB
 from penstock_operator.resources.status import (
@@ -108,6 +109,23 @@ def test_all_that_a_job_runs_on_is_made_once(job):
         assert (owner["kind"], owner["name"], owner["controller"]) == ("StreamJob", "words", True)
     assert job.writes_of(*all_of(revision)) == TOKEN_ALONE
     assert {resource: job.find(resource, name) for resource, name in made.items()} == before
+
+
+def test_volumes_of_a_job_from_an_older_operator_go_with_it_too_and_its_pods_stay_as_they_are(job):
+    revision = accepted(job)
+    job.do(*all_of(revision))
+    made = job.find(STATEFUL_SETS, "words-worker")
+    older = {
+        "metadata": {"annotations": {names.APPLIED: "of older content"}},
+        "spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain"}},
+    }
+    job.kube.merge(STATEFUL_SETS, job.namespace, "words-worker", older)
+    job.do(*all_of(revision))
+    found = job.find(STATEFUL_SETS, "words-worker")
+    policy = found["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert policy == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    assert found["spec"]["template"] == made["spec"]["template"]
+    assert found["metadata"]["uid"] == made["metadata"]["uid"]
 
 
 def test_the_token_is_derived_from_the_jobs_uid(job):

@@ -129,10 +129,11 @@ class PodObject:
 
 @dataclass(slots=True)
 class ClaimObject:
-    """A volume claim."""
+    """A volume claim. `owner` is the StatefulSet that it goes with."""
 
     name: str
     ordinal: int
+    owner: str
     is_deleting: bool = False
 
 
@@ -293,17 +294,28 @@ class Cluster:
             return
         workers = {p.ordinal: p for p in self.of_role("worker")}
         for ordinal in range(workload.replicas):
-            if ordinal not in workers and not self.is_namespace_terminating:
-                if ordinal not in self.claims:
-                    name = f"data-{JOB}-worker-{ordinal}"
-                    self.claims[ordinal] = ClaimObject(name, ordinal)
-                if not self._is_late():
-                    self.create_pod(
-                        f"{JOB}-worker-{ordinal}", "worker", workload.revision, ordinal=ordinal
-                    )
+            if not self.is_namespace_terminating:
+                self._keep_worker(workload, ordinal, workers.get(ordinal))
         for ordinal, pod in sorted(workers.items(), key=lambda item: -(item[0] or 0)):
             if ordinal is not None and ordinal >= workload.replicas and not pod.is_deleting:
                 self.delete_pod(pod.name)
+
+    def _keep_worker(self, workload: WorkloadObject, ordinal: int, pod: PodObject | None) -> None:
+        """A claim for a pod that does not run, taken over from a former StatefulSet; then the pod."""
+        claim = self.claims.get(ordinal)
+        if claim is None and (pod is None or not pod.is_running):
+            name = f"state-{JOB}-worker-{ordinal}"
+            claim = self.claims[ordinal] = ClaimObject(name, ordinal, workload.uid)
+        if pod is None:
+            # It makes none for a claim that goes, if it has seen that already.
+            has_seen = self.rng.random() < 0.8
+            goes = claim is not None and claim.is_deleting
+            if not (goes and has_seen) and not self._is_late():
+                self.create_pod(
+                    f"{JOB}-worker-{ordinal}", "worker", workload.revision, ordinal=ordinal
+                )
+        elif claim is not None and not claim.is_deleting:
+            claim.owner = workload.uid
 
     def _deployment_controller(self) -> None:
         workload = self.deployment
@@ -333,6 +345,7 @@ class Cluster:
             self.stateful_set = None
             self._delete_pods(self.of_role("worker"))
         self._delete_pods([p for p in self.pods.values() if p.owner != owner])
+        self._delete_claims(self.stateful_set.uid if self.stateful_set is not None else None)
         orphans = [r for r in self.records.values() if r.owner != owner]
         for record in orphans[:1]:
             del self.records[record.revision]
@@ -342,6 +355,19 @@ class Cluster:
         for pod in pods:
             if not pod.is_deleting:
                 self.delete_pod(pod.name)
+
+    def _delete_claims(self, owner: str | None) -> None:
+        """One that belongs to a StatefulSet that is gone; each is found at a time of its own."""
+        for claim in self.claims.values():
+            if claim.owner != owner and not claim.is_deleting and not self._is_late():
+                self.note(f"claim {claim.name} goes with its StatefulSet")
+                claim.is_deleting = True
+                self.changed()
+
+    def lacks_volume(self, pod: PodObject) -> bool:
+        """Whether its claim is on its way out: it cannot begin, and holds it."""
+        claim = self.claims.get(pod.ordinal) if pod.ordinal is not None else None
+        return claim is not None and claim.is_deleting
 
     def _claims_controller(self) -> None:
         used = {p.ordinal for p in self.of_role("worker")}
@@ -375,8 +401,8 @@ class Cluster:
         if pod.role in ("check", "disposal"):
             self._do_one_thing(pod, code)
             return
-        if pod.ordinal is not None and self.claims.get(pod.ordinal) is None:
-            self.claims[pod.ordinal] = ClaimObject(f"data-{JOB}-worker-{pod.ordinal}", pod.ordinal)
+        if pod.ordinal is not None and (pod.ordinal not in self.claims or self.lacks_volume(pod)):
+            pod.waiting = "ContainerCreating"
             return
         if pod.role == "worker" and code.worker_dies:
             pod.restarts += 1
@@ -501,3 +527,4 @@ class Cluster:
             yield "the Deployment"
         if self.stateful_set is not None:
             yield "the StatefulSet"
+        yield from (claim.name for claim in self.claims.values())

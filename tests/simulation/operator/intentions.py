@@ -39,7 +39,8 @@ def check_intention(
             if not (is_let_go or is_over or status.phase is Phase.SUSPENDED):
                 _violated(effect, f"in phase {status.phase}, {move}")
         case do.DeletePods(pods=pods):
-            roles = {p.role for p in cluster.pods.values() if (p.name, p.uid) in pods}
+            going = [p for p in cluster.pods.values() if (p.name, p.uid) in pods]
+            roles = {p.role for p in going if p.is_running or not cluster.lacks_volume(p)}
             if move is None and roles & {"worker", "coordinator"}:
                 _violated(effect, "nothing is being done")
         case do.DeleteClaims(names=names):

@@ -157,7 +157,8 @@ class Simulation:
                 self.note(f"the volume of {pod.name} is lost")
                 for claim in cluster.claims.values():
                     claim.is_deleting |= claim.ordinal == pod.ordinal
-                cluster.delete_pod(pod.name, force=True)
+                if rng.random() < 0.7:  # one that runs keeps it until it goes itself
+                    cluster.delete_pod(pod.name, force=True)
             case 6 if cluster.stateful_set is not None:
                 self.note("somebody deletes the StatefulSet")
                 cluster.stateful_set = None

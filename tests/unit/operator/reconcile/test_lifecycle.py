@@ -8,6 +8,7 @@ import pytest
 from penstock.spec.orders import CancelOrder, JobPhase, SettingsOrder, StartOrder, StopOrder
 from penstock_operator.reconcile import effects as do
 from penstock_operator.reconcile.job import reconcile
+from penstock_operator.reconcile.observed import Claim, PodPhase
 from penstock_operator.resources.status import MoveKind, Phase, Step, StreamJobStatus
 
 
@@ -192,6 +193,21 @@ def test_pods_services_and_config_that_are_gone_are_made_again(running):
     assert running.coordinator is not None
     assert running.workers is not None
     assert running.workers.replicas == 2
+
+
+def test_a_worker_that_has_not_begun_lets_go_of_a_volume_that_is_being_deleted(running):
+    pods = tuple(p for p in running.pods.values() if p.ordinal is not None)
+    going = tuple(Claim(f"state-{p.name}", p.ordinal, is_deleting=p.ordinal == 1) for p in pods)
+    waiting = tuple(replace(p, phase=PodPhase.PENDING, is_ready=False) for p in pods)
+
+    def deleted(pods):
+        seen = replace(running.observed(), worker_pods=pods, claims=going)
+        effects = reconcile(seen, running.now).effects
+        return [e.pods for e in effects if isinstance(e, do.DeletePods)]
+
+    assert deleted(waiting) == [((pods[1].name, pods[1].uid),)]
+    assert deleted(pods) == [], "one that runs keeps it as long as it runs"
+    assert deleted(tuple(replace(p, is_deleting=True) for p in waiting)) == []
 
 
 def test_a_spec_with_mistakes_is_told_and_the_last_valid_one_keeps_running(running):
