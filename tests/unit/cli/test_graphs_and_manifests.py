@@ -179,6 +179,33 @@ def test_s3_storage_is_replaced_on_a_laptop_and_that_is_said(manifest, tmp_path)
     assert other.spec.savepoints.storage == f"{tmp_path}/snap/savepoints"
 
 
+@pytest.mark.parametrize(
+    ("storage", "root"),
+    [
+        ("s3://bucket/", "s3://bucket"),
+        ("file:///", "file://"),
+        ("/", ""),
+        ("/mnt/x/", "/mnt/x"),
+        ("", None),
+        ("gs://bucket", None),
+        ("http://host/x", None),
+        ("s3://", None),
+        ("s3:///folder", None),
+        ("s3:bucket", None),
+        ("a\0b", None),
+    ],
+)
+def test_a_storage_on_the_command_line_is_checked_like_one_in_a_manifest(manifest, storage, root):
+    job = load(str(manifest))
+    if root is None:
+        with pytest.raises(Rejected, match="is not a storage") as caught:
+            effective(job, parameters={}, parallelism=None, storage=storage)
+        assert caught.value.where == "--storage"
+        return
+    made, _ = effective(job, parameters={}, parallelism=None, storage=storage)
+    assert made.spec.checkpoints.storage == f"{root}/checkpoints"
+
+
 def test_more_workers_than_key_groups_are_refused(manifest):
     manifest.write_text(MANIFEST + "  maxParallelism: 8\n")
     with pytest.raises(Rejected, match="parallelism 9 is above maxParallelism, which is 8"):

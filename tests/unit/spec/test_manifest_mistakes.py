@@ -119,6 +119,16 @@ ONE_FIELD = [
         '"gs://bucket" is not a storage; write s3://bucket/folder, file:///folder or a folder',
     ),
     (
+        "checkpoints: {storage: 's3:///folder'}",
+        "spec.checkpoints.storage",
+        '"s3:///folder" is not a storage; write s3://bucket/folder, file:///folder or a folder',
+    ),
+    (
+        r'savepoints: {storage: "a\0b"}',
+        "spec.savepoints.storage",
+        r'"a\u0000b" is not a storage; write s3://bucket/folder, file:///folder or a folder',
+    ),
+    (
         "checkpoints: {mode: AtMostOnce}",
         "spec.checkpoints.mode",
         '"AtMostOnce" is none of ExactlyOnce, AtLeastOnce; did you mean AtLeastOnce?',

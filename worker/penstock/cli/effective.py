@@ -9,6 +9,7 @@ from typing import Any
 from penstock.cli.job import Job
 from penstock.core.errors import Rejected
 from penstock.spec.parameters import override_values
+from penstock.spec.parts.fields import is_storage
 from penstock.spec.streamjob import StreamJob
 
 OF_THE_MANIFEST = "manifest"
@@ -23,7 +24,7 @@ def effective(
     manifest says; else the folder or URL that gets `checkpoints` and `savepoints`.
 
     Raises:
-        Rejected: more workers than key groups.
+        Rejected: more workers than key groups, or a storage of another kind.
     """
     document = job.manifest.document()
     spec = document["spec"]
@@ -48,9 +49,7 @@ def _with_storage(spec: dict[str, Any], storage: str | None) -> str | None:
         return None
     parts = {name: dict(spec.get(name, {})) for name in ("checkpoints", "savepoints")}
     if storage is not None:
-        root = storage.rstrip("/")
-        if "://" not in root:
-            root = str(Path(root).expanduser().absolute())
+        root = _root(storage)
         for name, part in parts.items():
             spec[name] = {**part, "storage": f"{root}/{name}"}
         return None
@@ -64,3 +63,17 @@ def _with_storage(spec: dict[str, Any], storage: str | None) -> str | None:
         f"Snapshots go to ./state instead of {remote[0]}; "
         "--storage manifest takes what the manifest says."
     )
+
+
+def _root(storage: str) -> str:
+    """What `/checkpoints` and `/savepoints` are put behind."""
+    if not is_storage(storage):
+        raise Rejected(
+            f"{storage!r} is not a storage",
+            where="--storage",
+            fix="write manifest, s3://bucket/folder, file:///folder or a folder",
+        )
+    scheme, separator, rest = storage.partition("://")
+    if not separator:
+        return str(Path(storage).expanduser().absolute()).rstrip("/")
+    return f"{scheme}://{rest.rstrip('/')}"

@@ -21,7 +21,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from penstock.core.errors import Corrupt, Retryable
+from penstock.core.errors import Corrupt, Rejected, Retryable
 from penstock.storage.files import BLOCK_BYTES, new_file, os_errors_translated
 from penstock.storage.s3_errors import status, translated, translated_code
 from penstock.storage.store import ObjectInfo, Stored, check_path
@@ -51,19 +51,25 @@ class S3Store:
     ) -> None:
         self._bucket = bucket
         self._prefix = prefix.strip("/")
+        config = Config(
+            connect_timeout=connect_timeout_s,
+            read_timeout=read_timeout_s,
+            retries={"mode": "standard", "total_max_attempts": tries},
+            max_pool_connections=32,
+            tcp_keepalive=True,
+        )
         with self._errors_translated(""):
-            # A session of its own: boto3's default one is not made for several threads.
-            self._client: Any = boto3.Session().client(
-                "s3",
-                endpoint_url=endpoint_url,
-                config=Config(
-                    connect_timeout=connect_timeout_s,
-                    read_timeout=read_timeout_s,
-                    retries={"mode": "standard", "total_max_attempts": tries},
-                    max_pool_connections=32,
-                    tcp_keepalive=True,
-                ),
-            )
+            try:
+                # A session of its own: boto3's default one is not made for several threads.
+                self._client: Any = boto3.Session().client(
+                    "s3", endpoint_url=endpoint_url, config=config
+                )
+            except ValueError as e:  # an endpoint that is no URL
+                raise Rejected(
+                    f"S3 cannot be used like this: {e}",
+                    where=self.url,
+                    fix="write AWS_ENDPOINT_URL as in http://localhost:9000, or leave it out",
+                ) from e
 
     @property
     def url(self) -> str:

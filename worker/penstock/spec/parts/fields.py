@@ -6,6 +6,7 @@ Rules between fields are validators of the later field, so that one wrong field 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pydantic.types import Strict
 from pydantic_core import PydanticCustomError
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
+NOT_A_STORAGE = "is not a storage; write s3://bucket/folder, file:///folder or a folder"
 NAME_LENGTH_MAX = 40
 """Room for `-coordinator` and a hash within the 63 characters of a Kubernetes label."""
 
@@ -58,12 +60,18 @@ def _dns_label(text: str) -> str:
     return text
 
 
-def _storage(url: str) -> str:
+def is_storage(url: str) -> bool:
+    """Whether a text names a storage: s3:// with a bucket, file:// with a folder, or a folder."""
     scheme, separator, rest = url.partition("://")
-    if not url or (separator and (scheme not in {"s3", "file"} or not rest)):
-        raise wrong(
-            f'"{url}" is not a storage; write s3://bucket/folder, file:///folder or a folder'
-        )
+    if not separator:
+        return bool(url) and url.isprintable() and not url.startswith(("s3:", "file:"))
+    named = rest if scheme == "file" else rest.partition("/")[0]
+    return scheme in {"s3", "file"} and bool(named) and url.isprintable()
+
+
+def _storage(url: str) -> str:
+    if not is_storage(url):
+        raise wrong(f"{json.dumps(url, ensure_ascii=False)} {NOT_A_STORAGE}")
     return url
 
 
