@@ -10,9 +10,10 @@ import pytest
 from penstock.core.ids import JobId, WorkerId
 from penstock.network import frames
 from penstock.network.control import ControlSocket
+from penstock.runtime.children import ChildProcess
 from penstock.runtime.job_storage import JobStorage
-from penstock.runtime.supervisor import Supervisor, SupervisorConfig, _Child
-from penstock.runtime.transfers import Uploader
+from penstock.runtime.supervisor import Supervisor, SupervisorConfig
+from penstock.runtime.transfers import Brought, Uploader
 from penstock.spec.loading import load_manifest
 from penstock.storage.memory import MemoryStore
 
@@ -42,9 +43,10 @@ def test_a_download_for_an_attempt_that_ended_is_not_given_to_the_child_that_com
     ours, theirs = socket.socketpair()
     to_run = _prepare(commit_only=False)
     to_commit = _prepare(commit_only=True)
-    supervisor._child = _Child(process=None, control=ControlSocket(ours), plan=to_commit)  # type: ignore[arg-type]
-    supervisor._fetched(to_run, to_run, 0)
-    supervisor._fetched(to_commit, to_commit, 0)
+    former, now = (ChildProcess(None, ControlSocket(ours)) for _ in range(2))  # type: ignore[arg-type]
+    _begin(supervisor, now, to_commit)
+    supervisor._fetched(former, to_run, Brought({}, 0))
+    supervisor._fetched(now, to_commit, Brought({}, 0))
     ours.close()
     heard = ControlSocket(theirs)
     assert [f.commit_only for f in iter(heard.receive, None)] == [True]
@@ -102,16 +104,23 @@ def _running(supervisor: Supervisor) -> Iterator[ControlSocket]:
     """As while it serves an attempt; gives the child's end of its connection."""
     ours, theirs = socket.socketpair()
     plan = _prepare(commit_only=False)
-    supervisor._child = _Child(process=None, control=ControlSocket(ours), plan=plan)  # type: ignore[arg-type]
-    supervisor._uploader = Uploader(
-        supervisor._storage,
-        plan.attempt,
-        max_parallelism=128,
-        is_incremental=True,
-        keeps_in_manifest=False,
-    )
+    _begin(supervisor, ChildProcess(None, ControlSocket(ours)), plan)  # type: ignore[arg-type]
     supervisor._is_serving = True
     child = ControlSocket(theirs)
     yield child
     child.close()
     ours.close()
+
+
+def _begin(supervisor: Supervisor, child: ChildProcess, plan: frames.Prepare) -> None:
+    child.take(plan)
+    supervisor._children.at_work = child
+    supervisor._uploads.begin(
+        Uploader(
+            supervisor._storage,
+            plan.attempt,
+            max_parallelism=128,
+            is_incremental=True,
+            keeps_in_manifest=False,
+        )
+    )

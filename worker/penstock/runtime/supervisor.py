@@ -1,9 +1,9 @@
 """The supervisor: a worker's process that lives longer than any attempt.
 
-It holds the control connection and the local copies, starts a child for each attempt and ends it,
-and moves files up and down on threads. It never runs the author's code. A spare child is kept warm,
-so that a recovery does not wait for Python to start. Asked to end, it lets a checkpoint under way
-finish. No child outlives it.
+It holds the control connection and the local copies, has a child for each attempt (`children`), and
+moves files up (`uploads`) and down on threads. It never runs the author's code. A spare child is kept
+warm, so that a recovery does not wait for Python to start. Asked to end, it lets a checkpoint under
+way finish. No child outlives it.
 """
 
 from __future__ import annotations
@@ -15,35 +15,32 @@ import selectors
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 import msgspec
 
-from penstock.core import paths
 from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
-from penstock.core.failure import Failure
-from penstock.core.handles import KeyedFormat
-from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, WorkerId
-from penstock.core.snapshots import OperatorRestore
+from penstock.core.ids import AttemptNumber, WorkerId
 from penstock.network import frames
 from penstock.network.control import ControlSocket, connect
 from penstock.network.frames import AnyFrame
 from penstock.runtime import pod, termination
 from penstock.runtime.backends import folder_in
+from penstock.runtime.children import ChildProcess, Children, start
+from penstock.runtime.failures import failure_of
 from penstock.runtime.job_storage import JobStorage, storage_of
 from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.orphans import reap_orphans
-from penstock.runtime.pairing import Pairing
-from penstock.runtime.pdeathsig import NO_PIPE, PARENT_PIPE_VARIABLE, die_with_parent
-from penstock.runtime.transfers import Aborted, LocalCopies, Upload, Uploader, bring
+from penstock.runtime.pdeathsig import die_with_parent
+from penstock.runtime.transfers import Brought, LocalCopies, Uploader, bring
+from penstock.runtime.uploads import Uploads, ours
 from penstock.spec.loading import load_manifest
 from penstock.spec.streamjob import StreamJob
 from penstock.storage.files import os_errors_translated
@@ -58,28 +55,8 @@ _CONNECT_S = 60.0
 _CONNECT_PAUSE_MAX_S = 5.0
 _LEAVE_S = 20.0
 _TRANSFER_THREADS = 4
-_GRACE_S = 1.0
 
-
-@dataclass(slots=True)
-class _Child:
-    """A started child; `plan` once it has an attempt."""
-
-    process: subprocess.Popen[bytes]
-    control: ControlSocket
-    plan: frames.Prepare | None = None
-    is_fetching: bool = False
-    """Its state is still being downloaded: it has nothing to make progress with."""
-    fetched_bytes: int = 0
-    heard_s: float = field(default_factory=time.monotonic)
-    metrics: dict[str, frames.OperatorMetrics] = field(default_factory=dict)
-    has_failed: bool = False
-
-    def end(self) -> None:
-        """SIGKILL: whoever asked before has waited."""
-        self.process.kill()
-        self.process.wait()
-        self.control.close()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +100,19 @@ class Supervisor:
         self._copies = LocalCopies(config.workdir / "copies", storage.job)
         self._keeps_copies = manifest.spec.state.local_recovery
         self._selector = selectors.DefaultSelector()
+        self._children = Children(self._start, self._selector)
+        self._uploads = Uploads(
+            storage,
+            self._copies if self._keeps_copies else None,
+            tell=self._tell,
+            beside=self._beside,
+        )
         self._threads = ThreadPoolExecutor(_TRANSFER_THREADS, thread_name_prefix="transfer")
         self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._coordinator: ControlSocket | None = None
-        self._spare: _Child | None = None
-        self._child: _Child | None = None
-        self._uploader: Uploader | None = None
-        self._pairing = Pairing()
-        self._uploads: list[Upload] = []
-        self._checkpoint: CheckpointId | None = None
         self._heard_coordinator_s = 0.0
         self._is_serving = False
         self._leaves_by_s: float | None = None
@@ -149,7 +127,7 @@ class Supervisor:
         try:
             while self._leaves_by_s is None:
                 # The child gets warm while the coordinator, which often starts with it, does.
-                self._spare = self._spare or self._start()
+                self._children.warm()
                 self._connect()
                 self._serve()
                 if self._leaves_by_s is None:
@@ -159,7 +137,8 @@ class Supervisor:
         except _Leaves:
             pass
         finally:
-            self._close()
+            # Uploads end with this process.
+            self._children.close()
 
     def leave(self) -> None:
         """End soon: at once, or when the checkpoint under way is over, if that does not take long.
@@ -193,7 +172,7 @@ class Supervisor:
                 if not config.is_patient:
                     raise
                 log.warning("waiting for the coordinator", error=e.what, where=e.where)
-            self._reap()
+            reap_orphans(self._children.pids)
         self._selector.register(self._coordinator, selectors.EVENT_READ)
 
     def _serve(self) -> None:
@@ -230,7 +209,7 @@ class Supervisor:
             if time.monotonic() - beat_s >= HEARTBEAT_S:
                 beat_s = time.monotonic()
                 self._beat()
-                self._reap()
+                reap_orphans(self._children.pids)
             silent_s = time.monotonic() - self._heard_coordinator_s
             if silent_s > self._spec.worker.heartbeat_timeout_ms / 1000:
                 # Its machine may be gone without a word, and another one lead the job.
@@ -240,104 +219,82 @@ class Supervisor:
     def _may_leave(self) -> bool:
         if self._leaves_by_s is None:
             return False
-        return self._checkpoint is None or time.monotonic() >= self._leaves_by_s
-
-    def _reap(self) -> None:
-        own = (self._child, self._spare)
-        reap_orphans({child.process.pid for child in own if child is not None})
-
-    def _close(self) -> None:
-        """End both children; uploads end with this process."""
-        for child in (self._child, self._spare):
-            if child is not None:
-                child.end()
-        self._child = self._spare = None
+        return not self._uploads.is_awaited or time.monotonic() >= self._leaves_by_s
 
     def _tell(self, frame: AnyFrame) -> None:
         if self._coordinator is not None:
             self._coordinator.post(frame)
 
-    def _beside(self, work: Callable[..., None], *args: Any) -> None:
-        """Run this on a thread. An error that it does not expect ends the process: kept back in
-        the future, it would leave an attempt or a checkpoint waiting for ever."""
-        self._threads.submit(work, *args).add_done_callback(lambda done: self._later(done.result))
+    def _beside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """See `uploads.Beside`. An error that the work does not expect ends the process: kept back,
+        it would leave an attempt or a checkpoint waiting for ever."""
+        self._threads.submit(work).add_done_callback(
+            lambda done: self._later(lambda: then(done.result()))
+        )
 
-    def _later(self, done: Callable[[], None]) -> None:
-        """From a thread: run this on the main one."""
-        self._done.put(done)
+    def _later(self, act: Callable[[], None]) -> None:
+        """From a thread: do this on the main one."""
+        self._done.put(act)
         self._wake_out.send(b"!")
 
     def _beat(self) -> None:
-        child = self._child
-        if child is None or child.plan is None:
-            self._tell(frames.Heartbeat(AttemptNumber(0), 0))
-            return
-        if child.is_fetching:
-            child.heard_s = time.monotonic()
-        age_ms = round((time.monotonic() - child.heard_s) * 1000)
-        self._tell(frames.Heartbeat(child.plan.attempt, age_ms, child.metrics))
+        child = self._children.at_work
+        self._tell(frames.Heartbeat(AttemptNumber(0), 0) if child is None else child.beat())
 
     # ── what the coordinator orders ──────────────────────────────────────────────────────────────
 
     def _ordered(self, frame: AnyFrame) -> None:
+        child = self._children.at_work
         match frame:
             case frames.Prepare():
                 self._prepare(frame)
             case frames.Cancel(attempt=attempt):
-                if self._child is not None and self._attempt() <= attempt:
+                if child is not None and child.attempt <= attempt:
                     self._end_child(ask=True)
             case frames.Trigger(attempt=attempt):
-                if self._is_live(attempt):
-                    self._checkpoint = frame.checkpoint
-                    self._begin_uploads(self._pairing.triggered(frame))
+                if self._children.is_at(attempt):
+                    self._uploads.triggered(frame)
                     self._pass_on(frame)
             case frames.Aborted(attempt=attempt):
-                if self._is_live(attempt):
-                    self._give_up(frame.checkpoint)
+                if self._children.is_at(attempt):
+                    self._uploads.aborted(frame.checkpoint)
                     self._pass_on(frame)
             case frames.Completed(attempt=attempt):
                 # Also of an attempt that has no use for this worker: its copies are of older ones.
                 self._copies.drop_before(frame.checkpoint)
-                if self._is_live(attempt):
-                    self._completed(frame.checkpoint)
+                if self._children.is_at(attempt):
+                    self._uploads.completed(frame.checkpoint)
                     self._pass_on(frame)
             case frames.Run(attempt=attempt) | frames.Resume(attempt=attempt):
-                if self._is_live(attempt):
+                if self._children.is_at(attempt):
                     self._pass_on(frame)
             case frames.Heartbeat():
                 pass
             case _:
                 log.warning("unexpected frame", frame=type(frame).__name__)
 
-    def _attempt(self) -> AttemptNumber:
-        plan = None if self._child is None else self._child.plan
-        return AttemptNumber(0) if plan is None else plan.attempt
-
-    def _is_live(self, attempt: AttemptNumber) -> bool:
-        return self._child is not None and self._attempt() == attempt
-
     def _pass_on(self, frame: AnyFrame) -> None:
-        assert self._child is not None
-        self._child.control.post(frame)
+        assert self._children.at_work is not None
+        self._children.at_work.control.post(frame)
 
     def _prepare(self, plan: frames.Prepare) -> None:
         self._end_child()
         for folder in self._work_folders():
             for old in folder.glob("attempt-*"):
                 shutil.rmtree(old, ignore_errors=True)
-        self._uploader = Uploader(
-            self._storage,
-            plan.attempt,
-            max_parallelism=plan.max_parallelism,
-            is_incremental=self._spec.state.rocksdb.incremental,
-            keeps_in_manifest=self._spec.state.backend == "Memory",
+        self._uploads.begin(
+            Uploader(
+                self._storage,
+                plan.attempt,
+                max_parallelism=plan.max_parallelism,
+                is_incremental=self._spec.state.rocksdb.incremental,
+                keeps_in_manifest=self._spec.state.backend == "Memory",
+            )
         )
-        self._pairing = Pairing()
-        self._child = child = self._spare or self._start()
-        self._spare = None
-        child.plan = plan
-        child.is_fetching = True
-        self._beside(self._fetch_all, plan, self._uploader)
+        child = self._children.put_to_work(plan)
+        self._beside(
+            lambda: self._fetch_all(plan), lambda fetched: self._fetched(child, plan, fetched)
+        )
 
     def _work_folders(self) -> list[Path]:
         """Where children keep working state: databases may lie in directories of their own."""
@@ -345,123 +302,35 @@ class Supervisor:
         named = self._spec.state.rocksdb.local_directories
         return [workdir, *(folder_in(Path(d), self._storage.job, workdir) for d in named)]
 
-    def _fetch_all(self, plan: frames.Prepare, uploader: Uploader) -> None:
+    def _fetch_all(self, plan: frames.Prepare) -> Brought | PenstockError:
         folder = self._config.workdir / f"attempt-{plan.attempt}" / "fetched"
         try:
             copies = self._copies if self._keeps_copies else None
-            brought = bring(self._storage, copies, plan.restore, folder)
+            return bring(self._storage, copies, plan.restore, folder)
         except (PenstockError, OSError) as e:
-            reason = _as_ours(e)
-            self._later(lambda: self._fetch_failed(plan, reason))
-            return
-        for operator, by_subtask in plan.restore.items():
-            for index, restore in by_subtask.items():
-                self._know_base(uploader, restore, operator, index)
-        ready = msgspec.structs.replace(plan, fetched=brought.paths)
-        self._later(lambda: self._fetched(plan, ready, brought.fetched_bytes))
+            return ours(e)
 
-    def _fetched(self, plan: frames.Prepare, ready: frames.Prepare, fetched_bytes: int) -> None:
-        # An attempt may be prepared twice: to run, and when it was ended to commit only.
-        if self._child is not None and self._child.plan is plan:
-            self._child.is_fetching = False
-            self._child.fetched_bytes = fetched_bytes
-            self._child.heard_s = time.monotonic()
-            self._pass_on(ready)
-
-    @staticmethod
-    def _know_base(
-        uploader: Uploader, restore: OperatorRestore, operator: OperatorId, index: int
+    def _fetched(
+        self, child: ChildProcess, plan: frames.Prepare, fetched: Brought | PenstockError
     ) -> None:
-        """A database that goes on from a checkpoint of this job keeps its files' names."""
-        n = None if restore.local is None else paths.checkpoint_of(restore.local)
-        if n is not None and len(restore.keyed) == 1:
-            handle = restore.keyed[0].handle
-            if handle.format is KeyedFormat.ROCKSDB:
-                uploader.knows(n, operator, index, handle)
-
-    def _fetch_failed(self, plan: frames.Prepare, error: PenstockError) -> None:
-        if self._child is not None and self._child.plan is plan:
-            self._tell(
-                frames.Failed(
-                    plan.attempt,
-                    Failure(
-                        what=_sentence(error),
-                        fix=error.fix,
-                        fatal=isinstance(error, Rejected | Corrupt),
-                        damaged=isinstance(error, Corrupt),
-                    ),
-                )
-            )
-
-    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────
-
-    def _snapshotted(self, frame: frames.Snapshotted) -> None:
-        self._begin_uploads(self._pairing.snapshotted(frame))
-
-    def _begin_uploads(self, pairs: Iterable[tuple[frames.Snapshotted, frames.Trigger]]) -> None:
-        assert self._uploader is not None
-        for part, trigger in pairs:
-            upload = Upload(part, trigger)
-            self._uploads.append(upload)
-            self._beside(self._upload, self._uploader, upload)
-        for part in self._pairing.take_stale():
-            _remove_all(part.copies.values())
-
-    def _upload(self, uploader: Uploader, upload: Upload) -> None:
-        outcome: frames.Acked | PenstockError | Aborted
-        try:
-            outcome = uploader.run(upload)
-        except Aborted as e:
-            outcome = e
-        except (PenstockError, OSError) as e:
-            outcome = _as_ours(e)
-        self._later(lambda: self._uploaded(upload, outcome))
-
-    def _uploaded(self, upload: Upload, outcome: frames.Acked | PenstockError | Aborted) -> None:
-        self._uploads.remove(upload)
-        part = upload.snapshotted
-        if isinstance(outcome, frames.Acked) and not upload.is_aborted:
-            self._tell(outcome)
-            if self._keeps_copies and upload.trigger.savepoint is None:
-                self._copies.keep(outcome, part.copies)
-                return
-        else:
-            self._delete(upload)
-            if isinstance(outcome, PenstockError):
-                reason = _sentence(outcome)
-                self._tell(frames.Declined(part.attempt, part.checkpoint, part.subtask, reason))
-        _remove_all(part.copies.values())
-
-    def _give_up(self, checkpoint: CheckpointId) -> None:
-        self._over(checkpoint)
-        for upload in self._uploads:
-            if upload.snapshotted.checkpoint == checkpoint:
-                upload.is_aborted = True
-
-    def _delete(self, upload: Upload) -> None:
-        files, is_savepoint = list(upload.files), upload.trigger.savepoint is not None
-        store = self._storage.savepoints if is_savepoint else self._storage.checkpoints
-        self._beside(_delete_files, store.delete, files)
-
-    def _completed(self, checkpoint: CheckpointId) -> None:
-        assert self._uploader is not None
-        self._uploader.forget_before(checkpoint)
-        self._over(checkpoint)
-
-    def _over(self, checkpoint: CheckpointId) -> None:
-        if self._checkpoint is not None and self._checkpoint <= checkpoint:
-            self._checkpoint = None
-        self._pairing.over(checkpoint)
-        self._begin_uploads(())
+        # An attempt may be prepared twice: to run, and when it was ended to commit only.
+        if child is not self._children.at_work:
+            return
+        if isinstance(fetched, Brought):
+            self._uploads.restored(plan.restore)
+            ready = msgspec.structs.replace(plan, fetched=fetched.paths)
+            child.begin(ready, fetched.fetched_bytes)
+            return
+        failure = replace(
+            failure_of(fetched, self._config.folder), fatal=isinstance(fetched, Rejected | Corrupt)
+        )
+        self._tell(frames.Failed(plan.attempt, failure))
 
     # ── children ─────────────────────────────────────────────────────────────────────────────────
 
-    def _start(self) -> _Child:
+    def _start(self) -> ChildProcess:
         config = self._config
-        ours, theirs = socket.socketpair()
-        command = [
-            *(sys.executable, "-m", "penstock.runtime.child"),
-            f"--fd={theirs.fileno()}",
+        arguments = [
             f"--manifest={config.manifest}",
             f"--folder={config.folder}",
             f"--job={self._storage.job}",
@@ -470,106 +339,30 @@ class Supervisor:
             f"--host={config.host}",
         ]
         if config.address is not None:
-            command.append(f"--address={config.address}")
-        process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            # In a pod the supervisor has no parent to die with, but the child has.
-            env={
-                **os.environ,
-                pod.TOKEN_VARIABLE: config.token,
-                PARENT_PIPE_VARIABLE: NO_PIPE,
-            },
-        )
-        theirs.close()
-        control = ControlSocket(ours)
-        self._selector.register(control, selectors.EVENT_READ)
-        return _Child(process, control)
+            arguments.append(f"--address={config.address}")
+        return start(arguments, config.token)
 
     def _end_child(self, *, ask: bool = False) -> None:
-        child, self._child = self._child, None
-        self._checkpoint = None
-        if child is None:
-            return
-        for upload in self._uploads:
-            upload.is_aborted = True
-        if ask and child.plan is not None and not child.control.has_ended:
-            child.control.post(frames.Cancel(child.plan.attempt))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(_GRACE_S)
-        self._selector.unregister(child.control)
-        child.end()
+        self._uploads.end()
+        self._children.end(ask=ask)
         if self._leaves_by_s is None:
-            self._spare = self._spare or self._start()
+            self._children.warm()
 
     def _hear_child(self) -> None:
-        if self._spare is not None and self._spare.process.poll() is not None:
-            self._selector.unregister(self._spare.control)
-            self._spare.control.close()
-            self._spare = None
-        child = self._child
+        self._children.drop_dead_spare()
+        child = self._children.at_work
         if child is None:
             return
-        for frame in child.control.receive_ready():
-            match frame:
-                case frames.Heartbeat(metrics=metrics):
-                    child.metrics = metrics
-                    self._tell(frame)
-                case frames.Ready():
-                    self._tell(msgspec.structs.replace(frame, fetched_bytes=child.fetched_bytes))
-                case frames.Snapshotted():
-                    self._snapshotted(frame)
-                case frames.Failed():
-                    child.has_failed = True
-                    self._tell(frame)
-                case _:
-                    self._tell(frame)
-            child.heard_s = time.monotonic()
-        if child.control.has_ended:
-            self._child_ended(child)
-
-    def _child_ended(self, child: _Child) -> None:
-        code = child.process.wait()
-        plan, told = child.plan, child.has_failed
-        self._end_child()
-        if plan is not None and not told:
-            how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            what = f"the child of worker {self._config.worker} was {how}"
-            self._tell(frames.Failed(plan.attempt, Failure(what, fix=_of_death(code))))
-
-
-def _of_death(code: int) -> str:
-    """Where to look after a child that could not say why it ended."""
-    if code == -signal.SIGKILL:
-        return "was it killed by hand, or for want of memory? dmesg and the memory limit tell"
-    if code < 0:
-        return "an extension module crashed; PYTHONFAULTHANDLER=1 prints where"
-    return "the job's code, or a library of it, ended the process: look for os._exit"
-
-
-def _as_ours(error: PenstockError | OSError) -> PenstockError:
-    return error if isinstance(error, PenstockError) else Retryable(f"the worker's disk: {error}")
-
-
-def _sentence(error: PenstockError) -> str:
-    return error.what if error.where is None else f"{error.what} ({error.where})"
-
-
-def _delete_files(delete: Callable[[list[str]], None], files: list[str]) -> None:
-    try:
-        delete(files)
-    except PenstockError as e:
-        # They are named after this attempt: a sweep of the store finds what is left here.
-        log.warning("files of an aborted checkpoint are left", error=e.what, files=len(files))
-
-
-def _remove_all(copies: Iterable[str]) -> None:
-    for path in map(Path, copies):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        for frame in child.heard():
+            if isinstance(frame, frames.Snapshotted):
+                self._uploads.snapshotted(frame)
+            else:
+                self._tell(frame)
+        if child.has_ended:
+            last_word = child.last_word(f"the child of worker {self._config.worker}")
+            self._end_child()
+            if last_word is not None:
+                self._tell(last_word)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
