@@ -15,7 +15,7 @@ from penstock.core.snapshots import KeyedSource, OperatorPart, OperatorRestore
 from penstock.network import frames
 from penstock.network.frames import AnyFrame
 from penstock.runtime.job_storage import JobStorage
-from penstock.runtime.transfers import LocalCopies, Uploader
+from penstock.runtime.transfers import INLINE_BYTES_MAX, LocalCopies, Uploader
 from penstock.runtime.uploads import Uploads
 from penstock.storage.memory import MemoryStore
 from penstock.storage.store import Stored
@@ -41,15 +41,20 @@ class Later:
     """Work that is done when the test says so, one piece after the other."""
 
     def __init__(self) -> None:
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[Callable[[], None]], None]] = []
 
     def __call__(self, work: Callable[[], T], then: Callable[[T], None], /) -> None:
-        self._waiting.append(lambda: then(work()))
+        def do(meanwhile: Callable[[], None]) -> None:
+            result = work()
+            meanwhile()
+            then(result)
 
-    def do(self) -> None:
-        """All that waits, and all that comes of it."""
+        self._waiting.append(do)
+
+    def do(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """All that waits, and all that comes of it; `meanwhile` happens before that is heard of."""
         while self._waiting:
-            self._waiting.pop(0)()
+            self._waiting.pop(0)(meanwhile)
 
 
 @dataclass
@@ -238,6 +243,33 @@ def test_what_was_given_up_while_it_went_up_is_not_told_and_is_deleted(scene: Sc
     scene.beside.do()
     assert scene.told == []
     assert (scene.stored, scene.on_disk) == ([], [])
+
+
+def test_what_was_given_up_when_all_of_it_was_there_is_not_told_and_is_deleted(scene: Scene):
+    scene.uploads.triggered(trigger(1))
+    scene.uploads.snapshotted(scene.part(1))
+    scene.beside.do(meanwhile=lambda: scene.uploads.aborted(CheckpointId(1)))
+    assert scene.told == []
+    assert (scene.stored, scene.on_disk) == ([], [])
+
+
+def test_a_part_of_a_savepoint_goes_into_its_folder_and_is_no_local_copy(scene: Scene):
+    file = scene.folder / "chk-1"
+    file.write_bytes(bytes(INLINE_BYTES_MAX + 1))
+    handle = KeyedHandle(KeyedFormat.CANONICAL, KeyGroupRange(0, 128))
+    part = frames.Snapshotted(
+        AttemptNumber(1),
+        CheckpointId(1),
+        SubtaskId(COUNTS, 0),
+        parts={COUNTS: OperatorPart(SubtaskSnapshot(handle))},
+        copies={COUNTS: str(file)},
+    )
+    scene.uploads.triggered(trigger(1, savepoint="savepoint-1/"))
+    scene.uploads.snapshotted(part)
+    scene.beside.do()
+    assert isinstance(scene.told[0], frames.Acked)
+    assert [path.partition("/")[0] for path in scene.stored] == ["savepoint-1"]
+    assert (scene.copies.listed(), scene.on_disk) == ((), [])
 
 
 def test_files_that_cannot_be_deleted_are_left_for_a_sweep(
