@@ -23,6 +23,7 @@ import kopf
 from penstock.core.errors import PenstockError
 from penstock_operator.cluster.agenda import Agenda
 from penstock_operator.cluster.coordinator_client import IN_CLUSTER, CoordinatorClient
+from penstock_operator.cluster.events import Recorder
 from penstock_operator.cluster.execute import Tools
 from penstock_operator.cluster.health import make_server
 from penstock_operator.cluster.keys import cluster_identity, operator_key
@@ -123,8 +124,9 @@ def run(flags: Flags, log: Log) -> int:
         coordinators=coordinators,
         memory=memory,
         settings=settings,
+        recorder=Recorder(kube, now=_now, log=log),
         key=operator_key(kube, flags.operator_namespace),
-        now=lambda: datetime.now(UTC),
+        now=_now,
         log=log,
     )
     turns = Turns(
@@ -155,6 +157,10 @@ def run(flags: Flags, log: Log) -> int:
         server.shutdown()
     log.info("operator ends")
     return 0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _wait_for_schema(schema: SchemaGate, log: Log) -> None:

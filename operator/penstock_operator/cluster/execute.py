@@ -17,7 +17,7 @@ from penstock.spec.orders import Order
 from penstock_operator.cluster import facts
 from penstock_operator.cluster.apply import applied_hash, ensure, must_be_ours, with_hash
 from penstock_operator.cluster.coordinator_client import CoordinatorClient
-from penstock_operator.cluster.events import About, announce
+from penstock_operator.cluster.events import About, Recorder
 from penstock_operator.cluster.keys import token_of
 from penstock_operator.cluster.kube import (
     CLAIMS,
@@ -66,6 +66,7 @@ class Tools:
     coordinators: CoordinatorClient
     memory: Memory
     settings: Settings
+    recorder: Recorder
     key: bytes
     now: Callable[[], datetime]
     log: Log
@@ -269,7 +270,7 @@ class _Deeds:
     def _announce(self, effect: effects.Announce) -> None:
         tools = self._tools
         tools.log.info(effect.message, job=_text(self._job), reason=effect.reason)
-        announce(self._kube, About.of(self._job), effect, now=tools.now(), log=tools.log)
+        tools.recorder.tell(About.of(self._job), effect)
 
     # Savepoints
 

@@ -164,7 +164,7 @@ class Kube:
         return self._ask("POST", path, query=query, body=manifest)
 
     def create_event(self, event: Manifest) -> Manifest:
-        """A Kubernetes Event; raises Conflict when there is one of that name."""
+        """A Kubernetes Event, which has no field manager. Raises as `create` does."""
         path = EVENTS.path(event["metadata"]["namespace"])
         return self._ask("POST", path, body=event)
 

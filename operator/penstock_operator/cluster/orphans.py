@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from penstock_operator.cluster import facts
-from penstock_operator.cluster.events import About, announce
+from penstock_operator.cluster.events import About
 from penstock_operator.cluster.execute import Tools, set_finalizer
 from penstock_operator.cluster.kube import SAVEPOINTS
 from penstock_operator.cluster.observe import JobKey
@@ -37,7 +37,7 @@ def _carry_out(tools: Tools, key: JobKey, manifest: Manifest) -> None:
         match effect:
             case Announce():
                 about = About("Savepoint", key.namespace, found.name, found.uid, key.name)
-                announce(tools.kube, about, effect, now=tools.now(), log=tools.log)
+                tools.recorder.tell(about, effect)
             case SetSavepointFinalizer(present=present):
                 set_finalizer(
                     tools.kube, SAVEPOINTS, manifest, FINALIZER_SAVEPOINT, present=present

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from penstock.core.errors import PenstockError, Retryable
 from penstock_operator.cluster import orphans
-from penstock_operator.cluster.events import About, announce
+from penstock_operator.cluster.events import About
 from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
 from penstock_operator.cluster.kube import Conflict, NamespaceGoes
 from penstock_operator.cluster.metrics import Metrics
@@ -91,5 +91,4 @@ class Turns:
     def _tell(self, seen: Seen, error: PenstockError) -> None:
         """What a person must change is told where a person looks."""
         told = Announce("ReconcileFailed", ". ".join(filter(None, (error.what, error.fix))), True)
-        tools = self._tools
-        announce(tools.kube, About.of(seen.job), told, now=tools.now(), log=tools.log)
+        self._tools.recorder.tell(About.of(seen.job), told)

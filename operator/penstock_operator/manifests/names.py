@@ -96,9 +96,9 @@ def disposal(job: str, path: str | None) -> str:
     return f"{job}-dispose-{ALL_CHECKPOINTS if path is None else digest(path)}"
 
 
-def event(name: str, uid: str, reason: str, message: str) -> str:
-    """A Kubernetes Event: the same words about the same object are the same one."""
-    return f"{name}.{digest(uid, reason, message)}"
+def event(name: str, moment_us: int) -> str:
+    """A Kubernetes Event about the object of that name; names sort as the moments do."""
+    return f"{name}.{moment_us:016x}"
 
 
 def digest(*parts: str) -> str:

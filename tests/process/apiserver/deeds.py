@@ -17,6 +17,7 @@ from kubernetes import client, config
 from tests.process.apiserver.server import ApiServer
 
 from penstock_operator.cluster.coordinator_client import CoordinatorClient
+from penstock_operator.cluster.events import Recorder
 from penstock_operator.cluster.execute import Tools, execute
 from penstock_operator.cluster.kube import STREAM_JOBS, Kube, Resource
 from penstock_operator.cluster.log import make_log
@@ -89,15 +90,17 @@ def _error(what: str) -> dict[str, Any]:
 
 
 class CountingKube(Kube):
-    """The real one; tells what was written."""
+    """The real one; tells what was asked, and what of it was written."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.requests: list[str] = []
         self.writes: list[str] = []
 
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        self.requests.append(f"{method} {path.rpartition('/')[2]}")
         if method != "GET" and "dryRun" not in (more.get("query") or {}):
-            self.writes.append(f"{method} {path.rpartition('/')[2]}")
+            self.writes.append(self.requests[-1])
         return super()._ask(method, path, **more)
 
 
@@ -160,7 +163,8 @@ class Bench:
 
 def make_bench(server: ApiServer, namespace: str, coordinator: Coordinator) -> Bench:
     """Without the StreamJob itself yet."""
-    kube, log = kube_of(server), io.StringIO()
+    kube, text = kube_of(server), io.StringIO()
+    log = make_log(text)
     settings = Settings(worker_image=WORKER_IMAGE, cluster="c-1")
     coordinators, memory = CoordinatorClient(coordinator.url), Memory(time.monotonic, same_kept_s=0)
     tools = Tools(
@@ -168,12 +172,13 @@ def make_bench(server: ApiServer, namespace: str, coordinator: Coordinator) -> B
         coordinators=coordinators,
         memory=memory,
         settings=settings,
+        recorder=Recorder(kube, now=lambda: datetime.now(UTC), log=log),
         key=KEY,
         now=lambda: datetime.now(UTC),
-        log=make_log(log),
+        log=log,
     )
     observer = Observer(kube, coordinators, memory, settings)
-    return Bench(server, namespace, kube, coordinator, tools, observer, log)
+    return Bench(server, namespace, kube, coordinator, tools, observer, text)
 
 
 def eventually(look: Callable[[], Any], *, within_s: float = 30) -> Any:

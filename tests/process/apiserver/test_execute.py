@@ -1,5 +1,6 @@
 """Every effect on a real API server: carried out twice it is the same; what was changed is repaired."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ from tests.process.apiserver.deeds import KEY, SPEC, WORKER_IMAGE, make_bench, p
 
 from penstock.core.errors import Rejected, Retryable
 from penstock.spec.orders import SavepointOrder
+from penstock_operator.cluster.events import About, Recorder
 from penstock_operator.cluster.execute import SchemaTooOld
 from penstock_operator.cluster.keys import token_of
 from penstock_operator.cluster.kube import (
@@ -430,16 +432,67 @@ def test_the_same_words_are_one_event_that_counts(job):
     for _ in range(3):
         job.do(effects.Announce("Upgraded", "runs revision b now"))
     job.do(effects.Announce("Upgraded", "runs revision c now", is_warning=True))
-    events = job.server.get("events", "-n", job.namespace)["items"]
-    found = {(e["type"], e["message"], e["count"]) for e in events}
+    found = {(e["type"], e["message"], e["count"]) for e in events(job)}
     assert found == {
         ("Normal", "runs revision b now", 3),
         ("Warning", "runs revision c now", 1),
     }
-    assert (
-        "runs revision c now"
-        in job.server.kubectl("describe", "streamjob", "words", "-n", job.namespace).stdout
-    )
+    assert described(job) == ["runs revision b now", "runs revision c now"]
+
+
+def described(job) -> list[str]:
+    """The messages of Events, in the order in which a person reads them."""
+    text = job.server.kubectl("describe", "streamjob", "words", "-n", job.namespace).stdout
+    lines = text.partition("\nEvents:\n")[2].splitlines()[2:]
+    return [re.split(r"\s{2,}", line.strip())[4] for line in lines]
+
+
+def recorder(job, now: datetime) -> Recorder:
+    """Of a process that has just begun, where it is always that time."""
+    return Recorder(job.kube, now=lambda: now, log=job.tools.log)
+
+
+@pytest.mark.parametrize("count", [4, 30])
+def test_what_is_told_within_one_moment_is_read_in_the_order_in_which_it_was_told(job, count):
+    job.tools = replace(job.tools, recorder=recorder(job, NOW))
+    told = [f"step {number} of the story" for number in range(count)]
+    job.do(*(effects.Announce("Told", message) for message in told))
+    assert described(job) == told
+    job.tools = replace(job.tools, recorder=recorder(job, NOW + timedelta(milliseconds=1)))
+    job.do(effects.Announce("Told", "by another process in the same second"))
+    assert described(job) == [*told, "by another process in the same second"]
+
+
+def test_what_a_former_process_said_is_counted_on(job):
+    job.do(effects.Announce("Told", "again and again"), effects.Announce("Told", "once"))
+    for count in (2, 3):
+        job.tools = replace(job.tools, recorder=recorder(job, datetime.now(UTC)))
+        job.do(effects.Announce("Told", "again and again"))
+        counts = {e["message"]: e["count"] for e in events(job)}
+        assert counts == {"again and again": count, "once": 1}
+
+
+def events(job) -> list[dict]:
+    return job.server.get("events", "-n", job.namespace)["items"]
+
+
+def test_an_event_is_one_request_and_one_that_has_expired_is_told_anew(job):
+    job.do(effects.Announce("Told", "first"))
+
+    def requests():
+        job.kube.requests.clear()
+        job.tools.recorder.tell(About.of(job.observe().job), effects.Announce("Told", "second"))
+        return [
+            request.partition(".")[0]
+            for request in job.kube.requests
+            if "event" in request or "words." in request
+        ]
+
+    assert requests() == ["POST events"]
+    assert requests() == ["PATCH words"]
+    job.server.kubectl("delete", "events", "--all", "-n", job.namespace)
+    assert requests() == ["PATCH words", "POST events"]
+    assert [(e["message"], e["count"]) for e in events(job)] == [("second", 1)]
 
 
 def status_with_move() -> StreamJobStatus:
@@ -471,7 +524,7 @@ def test_nothing_is_done_from_a_streamjob_that_has_gone_on(job):
 
     with pytest.raises(Conflict):
         execute(job.tools, seen, decision)
-    assert job.server.get("events", "-n", job.namespace)["items"] == []
+    assert events(job) == []
 
 
 def test_a_status_that_an_older_schema_throws_away_stops_everything(job):
