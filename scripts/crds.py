@@ -20,6 +20,7 @@ PLAIN = ROOT / "crds"
 IN_THE_CHART = ROOT / "helm" / "penstock" / "templates" / "crds"
 HEAD = "# Drawn from the models by scripts/crds.py: change those, not this.\n"
 KEPT_ON_UNINSTALL = {"helm.sh/resource-policy": "keep"}
+IF_WANTED = ("{{- if .Values.crds.enabled }}\n", "{{- end }}\n")
 
 DEFINITIONS = {"streamjobs.yaml": crd.streamjobs, "savepoints.yaml": crd.savepoints}
 
@@ -38,10 +39,11 @@ def text_of(definition: dict[str, Any]) -> str:
 
 
 def text_in_the_chart(definition: dict[str, Any]) -> str:
-    """The same as a template: it stays when the release goes, and its braces are no instructions."""
+    """The same as a template: a release may leave it out, it stays when the release goes, and its own
+    braces are no instructions."""
     kept = copy.deepcopy(definition)
     kept["metadata"]["annotations"] |= KEPT_ON_UNINSTALL
-    return _without_instructions(text_of(kept))
+    return _without_instructions(text_of(kept)).join(IF_WANTED)
 
 
 def _without_instructions(text: str) -> str:

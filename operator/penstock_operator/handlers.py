@@ -207,17 +207,20 @@ def _jobs(kube: Kube, namespace: str | None) -> set[JobKey]:
 def check_uninstall(namespaces: Sequence[str]) -> int:
     """1 while there are StreamJobs: without an operator their deletion would hang."""
     kube = Kube.from_environment()
-    found = sorted(
-        f"{job['metadata']['namespace']}/{job['metadata']['name']}"
-        for namespace in namespaces or (None,)
-        for job in kube.list(STREAM_JOBS, namespace)
-    )
+    jobs = [
+        job["metadata"] for place in namespaces or (None,) for job in kube.list(STREAM_JOBS, place)
+    ]
+    found = sorted(f"{job['namespace']}/{job['name']}" for job in jobs)
     if not found:
         return 0
     shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    # Jobs of other namespaces may have an operator of their own.
+    inside = sorted({f"--namespace {job['namespace']}" for job in jobs})
+    places = inside if namespaces else ["--all-namespaces"]
+    ways_out = "".join(f"\n  do     kubectl delete streamjobs --all {place}" for place in places)
     print(
         f"error: {len(found)} StreamJob{'s' if len(found) > 1 else ''} would be left without an operator: "
-        f"{shown}\n  do     delete them first: kubectl delete streamjobs --all --all-namespaces",
+        f"{shown}; delete them first{ways_out}",
         file=sys.stderr,
     )
     return 1

@@ -114,6 +114,8 @@ def test_helm_finds_nothing_to_say_about_the_chart(helm: str) -> None:
         ({"workerImage": {"digest": "sha256:1"}}, "digest"),
         ({"resources": {"request": {}}}, "request"),
         ({"failPoints": "yes"}, "failPoints"),
+        ({"crds": {"enabled": "no"}}, "crds"),
+        ({"crds": False}, "crds"),
         ({"serviceMonitor": {"interval": "soon"}}, "interval"),
         ({"nodeSelector": {"disk": 1}}, "disk"),
         ({"imagePullSecrets": ["registry"]}, "imagePullSecrets"),
@@ -194,6 +196,15 @@ def test_two_releases_share_no_name_without_a_namespace(helm: str) -> None:
         return {(o["kind"], o["metadata"]["name"]) for o in objects(helm, {}, release)}
 
     assert names("penstock").isdisjoint(names("streams-penstock"))
+
+
+@pytest.mark.parametrize(("is_wanted", "number"), [(True, 2), (False, 0)])
+def test_a_release_beside_another_may_leave_the_crds_to_it(
+    helm: str, is_wanted: bool, number: int
+) -> None:
+    answer = render(helm, {"crds": {"enabled": is_wanted}})
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("kind: CustomResourceDefinition\n") == number
 
 
 def _role(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:

@@ -224,3 +224,4 @@ def test_uninstalling_is_refused_while_there_are_streamjobs(bench, api_server, n
     refused = check()
     assert refused.returncode == 1
     assert f"1 StreamJob would be left without an operator: {namespace}/words" in refused.stderr
+    assert f"kubectl delete streamjobs --all --namespace {namespace}\n" in refused.stderr
