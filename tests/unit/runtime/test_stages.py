@@ -100,6 +100,32 @@ def test_an_error_names_the_record_and_its_place_in_the_batch(kind, values):
     assert out == []
 
 
+@pytest.mark.parametrize("values", [["a", "no", "b"], ["a", "no"], ["no"]])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("map", {}), ("flat_map", {}), ("filter", {}), ("map_batches", {"max_size": 1})],
+)
+def test_a_stop_iteration_of_the_authors_is_an_error_and_no_end_of_the_batch(kind, options, values):
+    def runs(value):
+        return next(iter(())) if "no" in value else [value]
+
+    stage, out = stateless(kind, runs, **options)
+    with pytest.raises(UserError) as caught:
+        stage(values)
+    assert out == []
+    assert "StopIteration" in str(caught.value.__cause__) + type(caught.value.__cause__).__name__
+    if kind != "map_batches":
+        assert caught.value.record == "no"
+
+
+def test_a_stop_iteration_of_a_key_function_is_an_error_with_its_record():
+    made = node("process", None, key=KeyBy(lambda value: next(iter(value))))
+    with pytest.raises(UserError) as caught:
+        ByKey(channels(1), made, max_parallelism=8)(["a", "", "b"])
+    assert caught.value.record == ""
+    assert "StopIteration" in str(caught.value.__cause__)
+
+
 def test_an_error_inside_a_generator_names_its_record_too():
     def halves(n):
         yield n

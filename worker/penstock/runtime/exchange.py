@@ -16,7 +16,7 @@ from penstock.core.keys import BY_OBJECT, encode_key
 from penstock.core.records import Batch, Element
 from penstock.dataflow.nodes import Node
 from penstock.network.port import Output
-from penstock.runtime.failures import UserError
+from penstock.runtime.failures import UserError, no_end_of_records
 
 _BATCH_MIN = 512
 """A part of fewer records waits for more."""
@@ -112,6 +112,8 @@ class ByKey(Exchange):
         it = iter(values)
         try:
             keys = list(map(self._key, it))
+            if len(keys) < len(values):
+                raise no_end_of_records()
         except (Exception, SystemExit) as e:
             failed = len(values) - length_hint(it) - 1
             raise UserError(self._node, record=values[failed], index=failed) from e

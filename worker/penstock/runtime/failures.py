@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.core.errors import Corrupt, PenstockError
+from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.core.failure import Failure
 from penstock.dataflow.nodes import Node
 from penstock.spec.tracebacks import author_lines, definition_lines, raised
@@ -126,6 +126,14 @@ def _where_written(error: UserError, folder: Path) -> tuple[str, ...]:
     key = () if node.key is None else definition_lines(node.key.fn, folder)
     runs = definition_lines(getattr(node.runs, "process", node.runs), folder)
     return (key or runs) if error.is_of_key else (runs or key)
+
+
+def no_end_of_records() -> Rejected:
+    """The author's StopIteration, which Python's `map` and `filter` take for the end of the records."""
+    return Rejected(
+        "the function raised StopIteration, which would end the batch and lose the rest of it",
+        fix="give next() a default, as in next(found, None), or catch StopIteration",
+    )
 
 
 def locals_of(error: BaseException, function: Callable[..., Any]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from operator import length_hint
-from typing import Any
+from typing import Any, Self
 
 from penstock.core.errors import Rejected
 from penstock.dataflow.builtin import KeyedFold
 from penstock.dataflow.nodes import Node
 from penstock.network.frames import OperatorMetrics
-from penstock.runtime.failures import NOTHING, UserError, locals_of
+from penstock.runtime.failures import NOTHING, UserError, locals_of, no_end_of_records
 from penstock.runtime.loops import check_value, keyed_loop
 from penstock.spec.tracebacks import raised
 from penstock.state.keyed import KeyedStates
@@ -96,7 +96,10 @@ class MapStage(_FunctionStage):
 
     def results(self, it: Iterable[Any], values: Sequence[Any]) -> list[Any]:
         """See Stage."""
-        return list(map(self.fn, it))
+        out = list(map(self.fn, it))
+        if len(out) < len(values):
+            raise no_end_of_records()
+        return out
 
 
 class FlatMapStage(_FunctionStage):
@@ -108,7 +111,11 @@ class FlatMapStage(_FunctionStage):
         if self._first:
             self._first = False
             fn = refusing_text(fn, "flat_map")
-        return list(chain.from_iterable(map(fn, it)))
+        end = _End()
+        out = list(chain.from_iterable(map(fn, chain(it, end))))
+        if not end.is_reached:
+            raise no_end_of_records()
+        return out
 
 
 class FilterStage(_FunctionStage):
@@ -116,7 +123,11 @@ class FilterStage(_FunctionStage):
 
     def results(self, it: Iterable[Any], values: Sequence[Any]) -> list[Any]:
         """See Stage."""
-        return list(filter(self.fn, it))
+        end = _End()
+        out = list(filter(self.fn, chain(it, end)))
+        if not end.is_reached:
+            raise no_end_of_records()
+        return out
 
 
 class OfTypeStage(Stage):
@@ -137,7 +148,7 @@ class MapBatchesStage(_FunctionStage):
         if len(values) <= size:
             return list(self.fn(values))
         parts = (values[at : at + size] for at in range(0, len(values), size))
-        return list(chain.from_iterable(map(self.fn, parts)))
+        return [record for part in parts for record in self.fn(part)]
 
 
 class _SideHandle:
@@ -307,6 +318,21 @@ def refusing_text(fn: Callable[..., Any], verb: str) -> Callable[..., Any]:
         return result
 
     return checked
+
+
+class _End:
+    """Stands behind the records: whether they were all taken, or `map` took a StopIteration of the
+    author's for their end."""
+
+    def __init__(self) -> None:
+        self.is_reached = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        self.is_reached = True
+        raise StopIteration
 
 
 def _pieces(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
