@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -244,6 +245,33 @@ def test_patterns(tmp_path: Path, pattern: str, expected: list[str]):
 def test_no_file_is_an_error_that_says_pattern_and_folder(tmp_path: Path):
     with pytest.raises(Rejected, match=rf"no file matches nope/\*\.log in {tmp_path}"):
         sources.Files("nope/*.log").open(context(tmp_path)).poll(1)
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "pattern"),
+    [
+        ("in/up", "..", "in/**/*.log"),
+        ("in/up", "..", "**/*.log"),
+        ("in/up", "../..", "**/*.log"),
+        ("in/self", ".", "in/**"),
+        ("in/up", "..", "../job/in/**/*.log"),
+        ("linked", "in", "linked/**/*.log"),
+    ],
+)
+def test_a_link_that_leads_back_makes_no_file_come_twice(
+    tmp_path: Path, link: str, target: str, pattern: str
+):
+    folder = tmp_path / "job"
+    write(folder / "in", {"a.log": b"a", "b/c.log": b"c"})
+    (folder / link).symlink_to(target)
+    assert sorted(everything(sources.Files(pattern).open(context(folder)))) == ["a", "c"]
+
+
+@pytest.mark.parametrize("pattern", ["pipe", "pi*", "/dev/zero"])
+def test_what_cannot_be_read_again_is_no_input(tmp_path: Path, pattern: str):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Rejected, match="no regular file"):
+        sources.Files(pattern).open(context(tmp_path)).poll(1)
 
 
 def test_only_the_subtask_that_a_name_belongs_to_reads_a_new_file(tmp_path: Path):

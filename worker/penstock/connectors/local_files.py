@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -66,7 +68,9 @@ class LocalFiles:
         matches = (
             [self._pattern]
             if exists
-            else glob.iglob(self._pattern, root_dir=self._folder, recursive=True)  # noqa: PTH207 – it leaves hidden files out
+            else self._without_circles(
+                glob.iglob(self._pattern, root_dir=self._folder, recursive=True)  # noqa: PTH207 – it leaves hidden files out
+            )
         )
         for match in matches:
             if (self._folder / match).is_dir():
@@ -74,11 +78,33 @@ class LocalFiles:
             else:
                 yield match
 
+    def _without_circles(self, matches: Iterable[str]) -> Iterator[str]:
+        """`**` follows links, also one that leads back to a folder above it, time and again."""
+        fixed = len(
+            list(takewhile(lambda part: not glob.has_magic(part), Path(self._pattern).parts))
+        )
+        goes_back: dict[Path, bool] = {}
+        for match in matches:
+            path = Path(match)
+            folder = path if (self._folder / path).is_dir() else path.parent
+            if folder not in goes_back:
+                way = [f for f in (folder, *folder.parents) if len(f.parts) >= fixed]
+                goes_back[folder] = len({(self._folder / f).resolve() for f in way}) < len(way)
+            if not goes_back[folder]:
+                yield match
+
     def _length(self, path: str) -> int | None:
         try:
-            return (self._folder / path).stat().st_size
+            about = (self._folder / path).stat()
         except FileNotFoundError:
             return None  # renamed or removed since it was listed
+        if not stat.S_ISREG(about.st_mode):
+            raise Rejected(
+                "no regular file: a pipe or device cannot be read again",
+                where=str(self._folder / path),
+                fix="write it to a file first, or read it with sources.Socket",
+            )
+        return about.st_size
 
 
 class _Bounded:
