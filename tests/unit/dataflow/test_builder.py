@@ -55,13 +55,14 @@ def test_two_operators_of_one_uid_are_refused_with_both_places():
 @pytest.mark.parametrize("uid", ["", "Counts", "a_b", "-a", "a-", "a/b", "a" * 64, None, 3, "ä"])
 def test_a_uid_that_could_not_be_part_of_a_url_is_refused_where_it_stands(uid):
     env = penstock.Environment("test")
-    if uid is None:
-        with pytest.raises(TypeError):
-            env.source(sources.Files("x"))
-        return
     with pytest.raises(Rejected, match="is not allowed") as caught:
         lines(env, uid=uid)
     assert "source, test_builder.py:" in caught.value.where
+
+
+def test_where_state_hangs_on_it_a_uid_cannot_be_left_out():
+    with pytest.raises(TypeError, match="uid"):
+        penstock.Environment("test").source(sources.Files("x"))
 
 
 @pytest.mark.parametrize("uid", ["a", "0", "a-1", "a" * 63])

@@ -62,9 +62,11 @@ class Environment:
         )
         return Stream(self, (Output(node.id),), record_type=source.record_type)
 
-    def _add(self, kind: str, runs: Any, *, uid: str | None = None, **fields: Any) -> Node:
+    def _add(
+        self, kind: str, runs: Any, *, uid: str = "", named: bool = True, **fields: Any
+    ) -> Node:
         where = _caller()
-        if uid is None:
+        if not named:
             taken = sum(1 for n in self._nodes if n.kind == kind)
             id = OperatorId(f"{kind.replace('_', '-')}-{taken + 1}")
         else:
@@ -84,7 +86,7 @@ class Environment:
                 where=f"{kind}, {where}",
                 fix="give a whole number, or leave it out for the job's own",
             )
-        node = Node(id=id, kind=kind, runs=runs, uid=uid is not None, **fields)
+        node = Node(id=id, kind=kind, runs=runs, uid=named, **fields)
         if not node.location:
             node.location = where
         node.check()
@@ -273,6 +275,7 @@ class Stream(Generic[T_co]):
         node = self._env._add(
             kind,
             fn,
+            named=False,
             inputs=self._outputs,
             exchange=self._exchange,
             parallelism=next(iter(of_inputs)) if same else None,
