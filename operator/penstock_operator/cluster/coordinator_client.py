@@ -9,13 +9,14 @@ from types import MappingProxyType
 import urllib3
 from pydantic import ValidationError
 
-from penstock.core.errors import Rejected, Retryable
+from penstock.core.errors import Retryable
 from penstock.spec.orders import (
     CancelOrder,
     CheckpointOrder,
     DisposeOrder,
     JobStatus,
     Order,
+    RefusalKind,
     RescaleOrder,
     SavepointOrder,
     SettingsOrder,
@@ -23,6 +24,7 @@ from penstock.spec.orders import (
     StopOrder,
 )
 from penstock_operator.manifests import names
+from penstock_operator.reconcile.observed import Refusal
 
 IN_CLUSTER = f"http://{{coordinator}}.{{namespace}}.svc:{names.REST_PORT}"
 """Where coordinators are found, by their Services' names."""
@@ -69,18 +71,19 @@ class CoordinatorClient:
             ) from e
         raise Retryable(f"the coordinator answered {answer.status}: {_told(answer.body)}")
 
-    def send(self, namespace: str, job: str, order: Order, *, token: str) -> None:
-        """Give an order without waiting for its outcome, which the next status tells.
+    def send(self, namespace: str, job: str, order: Order, *, token: str) -> Refusal | None:
+        """Give an order without waiting for its outcome, which the next status tells; why it was
+        refused before it began, None when it was taken.
 
         Raises:
-            Rejected: it was refused before it began: the order must change.
             Retryable: no answer, or not now; it may have been taken.
         """
         answer = self._ask("POST", namespace, job, PATHS[type(order)], order=order, token=token)
         if answer.status < 400 or answer.status == 409:
-            return
-        kind = Rejected if answer.status < 500 else Retryable
-        raise kind(_told(answer.body), where=f"order {order.request_id}")
+            return None
+        if answer.status < 500:
+            return Refusal(_kind(answer.body), _told(answer.body))
+        raise Retryable(_told(answer.body), where=f"order {order.request_id}")
 
     def _ask(
         self,
@@ -117,6 +120,14 @@ class CoordinatorClient:
             return _Answer(response.status, json.loads(data))
         except ValueError:
             return _Answer(response.status, data[:200].decode(errors="replace"))
+
+
+def _kind(body: object) -> RefusalKind | None:
+    """What an answer that refuses advises; None from an older coordinator, or a newer one."""
+    match body:
+        case {"error": {"refusal": str(kind)}} if kind in tuple(RefusalKind):
+            return RefusalKind(kind)
+    return None
 
 
 def _told(body: object) -> str:

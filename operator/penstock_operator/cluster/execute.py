@@ -258,14 +258,14 @@ class _Deeds:
         """What becomes of it is seen in the next status, or, refused, among the refusals."""
         job, tools = self._job, self._tools
         try:
-            tools.coordinators.send(job.namespace, job.name, order, token=self._token())
-        except Rejected as e:
-            tools.memory.remember_refusal(job.uid, order.request_id, e.what)
-            tools.log.info("order refused", job=_text(job), order=order.request_id, error=e.what)
+            refusal = tools.coordinators.send(job.namespace, job.name, order, token=self._token())
         except Retryable as e:
             tools.log.info("order not taken", job=_text(job), order=order.request_id, error=e.what)
-        else:
-            tools.memory.remember_refusal(job.uid, order.request_id, None)
+            return
+        tools.memory.remember_refusal(job.uid, order.request_id, refusal)
+        if refusal is not None:
+            said = {"job": _text(job), "order": order.request_id, "error": refusal.error}
+            tools.log.info("order refused", **said)
 
     def _announce(self, effect: effects.Announce) -> None:
         tools = self._tools

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from penstock_operator.reconcile.observed import Refusal
+
 REFUSALS_KEPT_S = 300.0
 SAME_KEPT_S = 30.0
 """So long an object that nobody watches may be gone before it is missed, beside the minute's turn."""
@@ -21,7 +23,7 @@ _REFUSALS_KEPT = 50
 
 @dataclass(slots=True)
 class _Job:
-    refusals: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
+    refusals: OrderedDict[str, tuple[float, Refusal]] = field(default_factory=OrderedDict)
     tried: OrderedDict[str, None] = field(default_factory=OrderedDict)
     same: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
 
@@ -35,20 +37,20 @@ class Memory:
         self._jobs: dict[str, _Job] = {}
         self._lock = threading.Lock()
 
-    def refusals(self, uid: str) -> Mapping[str, str]:
+    def refusals(self, uid: str) -> Mapping[str, Refusal]:
         """Refused orders by request id, those of the last minutes."""
         oldest_s = self._now_s() - REFUSALS_KEPT_S
         with self._lock:
             job = self._jobs.get(uid, _Job())
-            return {id: why for id, (at_s, why) in job.refusals.items() if at_s >= oldest_s}
+            return {id: said for id, (at_s, said) in job.refusals.items() if at_s >= oldest_s}
 
-    def remember_refusal(self, uid: str, request_id: str, why: str | None) -> None:
+    def remember_refusal(self, uid: str, request_id: str, refusal: Refusal | None) -> None:
         """An order was refused; None: it was taken after all."""
         with self._lock:
             refusals = self._jobs.setdefault(uid, _Job()).refusals
             refusals.pop(request_id, None)
-            if why is not None:
-                refusals[request_id] = (self._now_s(), why)
+            if refusal is not None:
+                refusals[request_id] = (self._now_s(), refusal)
             while len(refusals) > _REFUSALS_KEPT:
                 refusals.popitem(last=False)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from penstock.spec.orders import JobStatus
+from penstock.spec.orders import JobStatus, RefusalKind
 from penstock.spec.streamjob import StreamJobSpec
 from penstock_operator.resources.status import SavepointSpec, SavepointStatus, StreamJobStatus
 
@@ -133,6 +133,14 @@ class SavepointObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the coordinator did not take an order; `kind` None: it does not tell."""
+
+    kind: RefusalKind | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything a decision is made from, beside the time.
 
@@ -141,8 +149,8 @@ class Observed:
     stands in for one with mistakes; `applied` the one kept with `status.revision`. `restore_savepoint` is the Savepoint that `spec.restore.from`
     names, of whichever job. `selector` finds the workers' pods. `fail_points`: whether the annotation
     hold-at is obeyed, in tests alone. `refusals` are the orders that the coordinator refused before they
-    began, by request id, each with its sentence: remembered for some minutes, and forgotten with the
-    operator's process. `watched_since` is when this process began to look: time before it counts for no
+    began, by request id: remembered for some minutes, and forgotten with the operator's process.
+    `watched_since` is when this process began to look: time before it counts for no
     time-out.
     """
 
@@ -163,5 +171,5 @@ class Observed:
     restore_savepoint: SavepointObject | None = None
     selector: str | None = None
     fail_points: bool = False
-    refusals: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
     watched_since: datetime | None = None

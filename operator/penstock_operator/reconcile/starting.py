@@ -16,7 +16,9 @@ from penstock.spec.orders import (
     JobPhase,
     JobStatus,
     Origin,
+    RefusalKind,
     RequestPhase,
+    RequestStatus,
     StartOrder,
     restore_id_of,
 )
@@ -36,8 +38,6 @@ from penstock_operator.reconcile.turn import RUNNING, SOON, Stall, Turn, request
 from penstock_operator.resources.names import ANNOTATION_ROLLBACK, request_kind
 from penstock_operator.resources.status import Move, MoveKind, Step
 
-_LOOK_AGAIN = ("moved on", "runs already", "this coordinator runs", "is being deleted")
-"""Words of a refused start that mean: the world was another than it seemed."""
 ATTEMPTS_MAX = 3
 """So many attempts may fail before a version counts as one that does not run."""
 LATEST = "Latest"
@@ -213,8 +213,7 @@ def _is_answered(turn: Turn, c: JobStatus, order: StartOrder) -> bool:
             return True
         turn.wait("the attempt is opened")
         return False
-    error = known.error or "the start was refused"
-    if _was_too_early(error):
+    if _is_outdated(turn, known):
         turn.try_again(_AGAIN)
     return False
 
@@ -227,8 +226,7 @@ def refusal(turn: Turn) -> str | None:
     known = turn.outcome(request_id(move, "start"))
     if known is None or known.phase is not RequestPhase.FAILED or _has_started(turn, move, c):
         return None
-    error = known.error or "the start was refused"
-    return None if _was_too_early(error) else error
+    return None if _is_outdated(turn, known) else known.error or "the start was refused"
 
 
 def crash_loop(turn: Turn, move: Move) -> str | None:
@@ -252,8 +250,12 @@ def look_at_refusal(turn: Turn, move: Move, reason: str) -> None:
         turn.stall = Stall(reason, said)
 
 
-def _was_too_early(error: str) -> bool:
-    return any(words in error for words in _LOOK_AGAIN)
+def _is_outdated(turn: Turn, refused: RequestStatus) -> bool:
+    """Whether the world was another than it seemed; who does not tell is asked a second time."""
+    assert turn.move is not None, refused
+    if refused.refusal is None:
+        return turn.move.tries == 0
+    return refused.refusal is RefusalKind.OUTDATED
 
 
 def _order(turn: Turn, move: Move, c: JobStatus) -> StartOrder | None:

@@ -160,12 +160,18 @@ class Turn:
         """What is known of a request: its coordinator tells, or refused to take it at all."""
         requests = self.coordinator.requests if self.coordinator is not None else ()
         known = next((r for r in requests if r.request_id == request_id), None)
-        error = self.observed.refusals.get(request_id) if known is None else known.error
-        if known is None and error is None:
-            return None
-        if known is None:
-            known = RequestStatus(request_id=request_id, kind="", phase=RequestPhase.FAILED)
-        return known.model_copy(update={"error": shortened(error) if error else None})
+        refused = self.observed.refusals.get(request_id)
+        if known is None and refused is not None:
+            known = RequestStatus(
+                request_id=request_id,
+                kind="",
+                phase=RequestPhase.FAILED,
+                error=refused.error,
+                refusal=refused.kind,
+            )
+        if known is None or known.error is None:
+            return known
+        return known.model_copy(update={"error": shortened(known.error)})
 
     # ── moves ───────────────────────────────────────────────────────────────────────────────────
 

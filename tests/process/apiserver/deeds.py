@@ -86,7 +86,8 @@ def playing_coordinator() -> Iterator[Coordinator]:
 
 
 def _error(what: str) -> dict[str, Any]:
-    return {"error": {"what": what, "where": None, "fix": "do otherwise", "exitCode": 2}}
+    parts = {"what": what, "where": None, "fix": "do otherwise"}
+    return {"error": {**parts, "exitCode": 2, "refusal": "Outdated"}}
 
 
 class CountingKube(Kube):

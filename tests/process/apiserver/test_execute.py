@@ -8,7 +8,7 @@ import pytest
 from tests.process.apiserver.deeds import KEY, SPEC, WORKER_IMAGE, make_bench, playing_coordinator
 
 from penstock.core.errors import Rejected, Retryable
-from penstock.spec.orders import SavepointOrder
+from penstock.spec.orders import RefusalKind, SavepointOrder
 from penstock_operator.cluster.events import About, Recorder
 from penstock_operator.cluster.execute import SchemaTooOld
 from penstock_operator.cluster.keys import token_of
@@ -29,6 +29,7 @@ from penstock_operator.cluster.kube import (
 from penstock_operator.cluster.memory import SAME_KEPT_S, Memory
 from penstock_operator.manifests import names
 from penstock_operator.reconcile import effects
+from penstock_operator.reconcile.observed import Refusal
 from penstock_operator.resources.names import FINALIZER_SAVEPOINT, FINALIZER_STREAMJOB
 from penstock_operator.resources.status import (
     Move,
@@ -380,7 +381,8 @@ def test_an_order_goes_out_with_the_jobs_token(job, coordinator):
 def test_a_refused_order_is_among_what_is_observed_until_it_is_taken(job, coordinator):
     coordinator.refusal = (400, "the log has gone on")
     job.do(effects.Send(SavepointOrder(request_id="r-1")))
-    assert job.observe().observed.refusals == {"r-1": "the log has gone on; do otherwise"}
+    said = Refusal(RefusalKind.OUTDATED, "the log has gone on; do otherwise")
+    assert job.observe().observed.refusals == {"r-1": said}
     coordinator.refusal = None
     job.do(effects.Send(SavepointOrder(request_id="r-1")))
     assert job.observe().observed.refusals == {}

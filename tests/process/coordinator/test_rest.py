@@ -56,6 +56,7 @@ def test_an_order_that_takes_long_is_running_until_it_is_asked_about_again(runni
 def test_a_second_start_is_refused_while_the_job_runs(running):
     code, body = running.order_start("start-2")
     assert (code, body["phase"], body["error"]) == (409, "Failed", "the job runs already")
+    assert body["refusal"] == "Outdated"
 
 
 def test_a_body_with_mistakes_is_refused_naming_each(running):
@@ -75,7 +76,13 @@ def test_a_snapshot_that_is_not_there_is_told_in_three_parts(coordinator):
         "where": f"{coordinator.storage.checkpoints.url}/counting",
         "fix": "kept are: none",
         "exitCode": 2,
+        "refusal": "Rejected",
     }
+
+
+def test_an_order_from_a_world_that_has_gone_on_is_refused_as_outdated(coordinator):
+    code, body = coordinator.order_start(after=7)
+    assert (code, body["error"]["refusal"]) == (400, "Outdated")
 
 
 def test_the_status_tells_workers_operators_and_their_records(running, wait):

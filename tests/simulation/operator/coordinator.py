@@ -27,7 +27,7 @@ from tests.simulation.operator.store import (
     Violation,
 )
 
-from penstock.core.errors import Rejected, Retryable
+from penstock.core.errors import Outdated, Retryable
 from penstock.spec.orders import (
     CancelOrder,
     CheckpointOrder,
@@ -37,6 +37,7 @@ from penstock.spec.orders import (
     JobStatus,
     Order,
     Origin,
+    RefusalKind,
     RequestPhase,
     RequestStatus,
     RescaleOrder,
@@ -210,24 +211,32 @@ class Coordinator:
         *,
         path: str | None = None,
         error: str | None = None,
+        refusal: RefusalKind | None = None,
     ) -> None:
         id = order.request_id
         self._requests[id] = RequestStatus(
-            request_id=id, kind=KINDS[type(order)], phase=phase, path=path, error=error
+            request_id=id,
+            kind=KINDS[type(order)],
+            phase=phase,
+            path=path,
+            error=error,
+            refusal=refusal,
         )
 
-    def _fail(self, order: Order, error: str) -> None:
+    def _fail(self, order: Order, error: str, refusal: RefusalKind | None = None) -> None:
         self._note(f"coordinator {self.revision}: {order.request_id} failed: {error}")
-        self._set(order, RequestPhase.FAILED, error=error)
+        self._set(order, RequestPhase.FAILED, error=error, refusal=refusal)
+
+    def _not_now(self, order: Order, error: str) -> None:
+        self._fail(order, error, RefusalKind.OUTDATED)
 
     def _refuse(self, order: Order, error: str) -> None:
-        """Before it began: it may be sent again."""
-        self._requests.pop(order.request_id, None)
-        raise Rejected(error, where="order", fix="another order")
+        self._fail(order, error, RefusalKind.REJECTED)
 
     def _on_start(self, order: StartOrder) -> None:
         if order.revision != self.revision:
-            self._refuse(order, f"this coordinator is of {self.revision}, not of {order.revision}")
+            self._requests.pop(order.request_id)  # before it began: it may be sent again
+            raise Outdated(f"this coordinator is of {self.revision}, not of {order.revision}")
         entry = self._entry
         if entry is not None and entry.request_id == order.request_id:
             self._set(order, RequestPhase.DONE)
@@ -236,7 +245,7 @@ class Coordinator:
             if self._act != self._ending:
                 self._act, self._delay = self._read, self._rng.randrange(2)
         else:
-            self._fail(order, "the job runs already")
+            self._not_now(order, "the job runs already")
 
     def _on_run_order(self, order: Order) -> None:
         if isinstance(order, SavepointOrder):
@@ -252,7 +261,7 @@ class Coordinator:
             elif isinstance(order, RescaleOrder) and self._was_rescaled(order):
                 pass
             else:
-                self._fail(order, "the job does not run")
+                self._not_now(order, "the job does not run")
             return
         match order:
             case StopOrder():
@@ -297,7 +306,7 @@ class Coordinator:
                 if self._shown.is_end:
                     self._answer_end(order)
             else:
-                self._fail(order, "the job does not run")
+                self._not_now(order, "the job does not run")
         elif entry is None or entry.end is not None:
             self._opening = None
             self._act = self._wait
@@ -384,7 +393,7 @@ class Coordinator:
         if entry is not None and entry.end is not None:
             seen.add(entry.seq - 1)
         if order.after not in seen:
-            self._fail(
+            self._not_now(
                 order, f"the order was given after {order.after} of the log, which has moved on"
             )
             return None
@@ -397,7 +406,7 @@ class Coordinator:
                 point = hold = None
             case Origin.HOLD:
                 if hold is None:
-                    self._fail(order, "there is nothing to go back to: no hold stands")
+                    self._refuse(order, "there is nothing to go back to: no hold stands")
                     return None
                 point, dropped_above, hold = hold.from_, hold.after, None
             case Origin.LOG:
@@ -408,10 +417,10 @@ class Coordinator:
                         hold = None
                         point = None if restore.from_ == "None" else self._store.find(restore.from_)
                         if point is None and restore.from_ != "None":
-                            self._fail(order, f"{restore.from_} is not there")
+                            self._refuse(order, f"{restore.from_} is not there")
                             return None
         if not self.code.reads(point):
-            self._fail(order, f"state of schema {point.schema if point else ''} is not readable")
+            self._refuse(order, f"state of schema {point.schema if point else ''} is not readable")
             return None
         first = self._store.highest_checkpoint + 1
         if hold is not None:

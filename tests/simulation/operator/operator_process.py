@@ -15,8 +15,8 @@ from tests.simulation.operator.cluster import JOB, NAMESPACE, Cluster, Conflict,
 from tests.simulation.operator.intentions import check_intention
 from tests.simulation.operator.store import Violation
 
-from penstock.core.errors import Rejected, Retryable
-from penstock.spec.orders import Order
+from penstock.core.errors import Outdated, Rejected, Retryable
+from penstock.spec.orders import Order, RefusalKind
 from penstock_operator.manifests import names
 from penstock_operator.reconcile import effects as do
 from penstock_operator.reconcile.effects import Decision, Effect
@@ -24,6 +24,7 @@ from penstock_operator.reconcile.observed import (
     Claim,
     JobObject,
     Observed,
+    Refusal,
     Report,
     Revision,
     SavepointObject,
@@ -56,7 +57,7 @@ class OperatorProcess:
         self._now = 0
         self._failures = 0
         self._seen_changes = -1
-        self._refusals: dict[str, tuple[int, str]] = {}
+        self._refusals: dict[str, tuple[int, Refusal]] = {}
         self._turns: deque[int] = deque()
         self._writes: deque[int] = deque()
 
@@ -168,8 +169,8 @@ class OperatorProcess:
             restore_savepoint=savepoints.get(spec.restore.from_) if spec else None,
             selector="penstock.dev/job=job,penstock.dev/role=worker",
             refusals={
-                id: why
-                for id, (at, why) in self._refusals.items()
+                id: refusal
+                for id, (at, refusal) in self._refusals.items()
                 if self._now - at <= _REFUSALS_KEPT_S
             },
         )
@@ -328,8 +329,8 @@ class OperatorProcess:
             return
         try:
             leader.order(order)
-        except Rejected as e:
-            self._refusals[order.request_id] = (self._now, e.what)
+        except Outdated as e:
+            self._refusals[order.request_id] = self._now, Refusal(RefusalKind.OUTDATED, e.what)
         except Retryable:
             pass
         else:

@@ -124,6 +124,7 @@ def test_a_start_for_another_revision_than_the_coordinators_is_refused(new):
     a = new()
     a.say(told.StartOrdered("go", after=0, revision="2", parallelism=2))
     assert "revision 2, this coordinator runs 1" in refused(a, "go")
+    assert a.answer_to("go").detail["outdated"]
     assert a.store.newest() is None
 
 
@@ -131,6 +132,7 @@ def test_another_max_parallelism_than_the_states_is_refused(new):
     a = stopped(new)
     a.run(request_id="wider", max_parallelism=64)
     assert "maxParallelism is 64, the snapshot's is 128" in refused(a, "wider")
+    assert not a.answer_to("wider").detail["outdated"]
     assert a.phase is Phase.ENDED
 
 

@@ -2,7 +2,11 @@
 
 import pytest
 
+from penstock.spec.orders import RefusalKind
 from penstock_operator.cluster.memory import REFUSALS_KEPT_S, Memory
+from penstock_operator.reconcile.observed import Refusal
+
+REFUSAL = Refusal(RefusalKind.OUTDATED, "the log has gone on")
 
 
 @pytest.fixture
@@ -16,21 +20,21 @@ def memory(clock):
 
 
 def test_a_refusal_is_remembered_for_some_minutes(memory, clock):
-    memory.remember_refusal("u", "r-1", "the log has gone on")
+    memory.remember_refusal("u", "r-1", REFUSAL)
     clock[0] += REFUSALS_KEPT_S
-    assert memory.refusals("u") == {"r-1": "the log has gone on"}
+    assert memory.refusals("u") == {"r-1": REFUSAL}
     clock[0] += 1
     assert memory.refusals("u") == {}
 
 
 def test_an_order_that_was_taken_after_all_is_no_refusal(memory):
-    memory.remember_refusal("u", "r-1", "no")
+    memory.remember_refusal("u", "r-1", REFUSAL)
     memory.remember_refusal("u", "r-1", None)
     assert memory.refusals("u") == {}
 
 
 def test_jobs_do_not_see_each_others(memory):
-    memory.remember_refusal("u", "r-1", "no")
+    memory.remember_refusal("u", "r-1", REFUSAL)
     memory.remember_tried("u", "rev")
     assert memory.refusals("v") == {}
     assert not memory.was_tried("v", "rev")
@@ -38,7 +42,7 @@ def test_jobs_do_not_see_each_others(memory):
 
 def test_only_the_newest_are_kept(memory):
     for n in range(200):
-        memory.remember_refusal("u", f"r-{n}", "no")
+        memory.remember_refusal("u", f"r-{n}", REFUSAL)
         memory.remember_tried("u", f"rev-{n}")
     assert "r-199" in memory.refusals("u")
     assert len(memory.refusals("u")) == 50

@@ -22,7 +22,7 @@ from penstock.checkpoint.position import Position
 from penstock.checkpoint.restore import IsReadable
 from penstock.checkpoint.settings import OnCancellation
 from penstock.core import paths
-from penstock.core.errors import Rejected
+from penstock.core.errors import Outdated, Rejected
 from penstock.core.graph import JobGraph
 from penstock.core.log import EndKind, Entry
 
@@ -125,7 +125,7 @@ class Orders:
             self._check_start(order, read)
             self._at.opening = start.ordered(order, read, graph, is_readable)
         except Rejected as e:
-            self._out.answer(order.request_id, ok=False, **reason_of(e))
+            self._refuse(order.request_id, e)
             return False
         return True
 
@@ -139,25 +139,25 @@ class Orders:
         elif self._is_ending:
             self.start = order
         elif opening is None or opening.request_id != order.request_id:
-            self._out.answer(order.request_id, ok=False, error="the job runs already")
+            self._not_now(order.request_id, "the job runs already")
 
     def _check_start(self, order: told.StartOrdered, read: told.LogRead) -> None:
         revision = self._at.identity.revision
         if order.revision != revision:
-            raise Rejected(
+            raise Outdated(
                 f"the order is for revision {order.revision}, this coordinator runs {revision}",
                 where="start",
                 fix="send it again, under another request id, when the other coordinator is there",
             )
         if not start.has_seen(read.newest, order.after):
-            raise Rejected(
+            raise Outdated(
                 f"the order was given after entry {order.after} of the log, which has moved on",
                 where="start",
                 fix="look at the job's status, and order again",
             )
         snapshot = order.restore.snapshot if order.restore else None
         if snapshot and any(snapshot.path.startswith(f"{u}/") for u in self._disposing.values()):
-            raise Rejected("the savepoint is being deleted", where=snapshot.path)
+            raise Outdated("the savepoint is being deleted", where=snapshot.path)
         self._live.check(order.live)
 
     def _is_obeyed(self, order: told.StartOrdered) -> bool:
@@ -196,7 +196,7 @@ class Orders:
     def _drop_all(self, request_id: str, entry: Entry) -> None:
         """An ended job's checkpoints are not wanted any more."""
         if entry.end is None or not entry.end.committed:
-            self._out.answer(request_id, ok=False, error="its sinks have not committed all yet")
+            self._not_now(request_id, "its sinks have not committed all yet")
         elif entry.end.deletes:
             self._out.answer(request_id, ok=True, end=entry.end.kind.value)
         else:
@@ -251,7 +251,7 @@ class Orders:
         try:
             self._live.check(order.live)
         except Rejected as e:
-            self._out.answer(order.request_id, ok=False, **reason_of(e))
+            self._refuse(order.request_id, e)
             return
         if self._settings is not None:
             later = "other settings were ordered before these came into force"
@@ -260,7 +260,7 @@ class Orders:
 
     def _refuse_settings(self, order: told.SettingsOrdered) -> None:
         error = "the job does not run; give the settings with the order to start"
-        self._out.answer(order.request_id, ok=False, error=error)
+        self._not_now(order.request_id, error)
 
     # ── dispose ─────────────────────────────────────────────────────────────────────────────────
 
@@ -281,14 +281,14 @@ class Orders:
             return
         if f"{order.folder}/" in self._checkpoints.savepoints_under_way:
             error = "the savepoint is being taken; ask again when it is complete"
-            self._out.answer(order.request_id, ok=False, error=error)
+            self._not_now(order.request_id, error)
         elif order.manifest is None:
             self._out.answer(order.request_id, ok=True, path=self._url(order))
         elif entry is None:
             self._delete(order)  # there is no log, and nothing that needs it
         elif self._at.phase is Phase.WAITING and entry.end is None:
             error = "the newest attempt is not this coordinator's; ask again when the job runs"
-            self._out.answer(order.request_id, ok=False, error=error)
+            self._not_now(order.request_id, error)
         else:
             self._disposals.append(order)
 
@@ -330,10 +330,17 @@ class Orders:
         if not self._runs_nothing:
             return False
         if self._at.entry is None or self._at.entry.request_id != request_id:
-            self._out.answer(request_id, ok=False, error="the job does not run")
+            self._not_now(request_id, "the job does not run")
         elif self._at.phase is Phase.ENDED:
             self._out.answer_end(self._at.entry)
         return True
+
+    def _not_now(self, request_id: str, error: str) -> None:
+        """It does not fit the job as it is: who looks again orders something else, or later."""
+        self._out.answer(request_id, ok=False, error=error, outdated=True)
+
+    def _refuse(self, request_id: str, e: Rejected) -> None:
+        self._out.answer(request_id, ok=False, outdated=isinstance(e, Outdated), **reason_of(e))
 
 
 def reason_of(e: Rejected) -> dict[str, Any]:

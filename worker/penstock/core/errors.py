@@ -54,6 +54,10 @@ class Rejected(PenstockError):
     exit_code = 2
 
 
+class Outdated(Rejected):
+    """The request was decided from a world that has gone on; look again, and decide anew."""
+
+
 class Retryable(PenstockError):
     """Not now; the world may have changed when it is tried again."""
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from penstock.checkpoint import events, start
 from penstock.checkpoint import origin as begins
 from penstock.core import paths
-from penstock.core.errors import PenstockError, Rejected, Retryable
+from penstock.core.errors import Outdated, PenstockError, Rejected, Retryable
 from penstock.core.ids import CheckpointId, OperatorId
 from penstock.core.log import EndKind, Entry
 from penstock.runtime import snapshot_files
@@ -24,6 +24,7 @@ from penstock.spec.orders import (
     CheckpointOrder,
     DisposeOrder,
     Origin,
+    RefusalKind,
     RequestPhase,
     RequestStatus,
     RescaleOrder,
@@ -124,7 +125,11 @@ class OrderDesk:
         if (error := request.task.exception()) is not None:
             said = error.in_a_line if isinstance(error, PenstockError) else str(error)
             return RequestStatus(
-                request_id=request_id, kind=kind, phase=RequestPhase.FAILED, error=said
+                request_id=request_id,
+                kind=kind,
+                phase=RequestPhase.FAILED,
+                error=said,
+                refusal=refusal_of(error),
             )
         return request.task.result()
 
@@ -136,7 +141,8 @@ class OrderDesk:
         answer = await self._shell.order(event)
         if not answer.ok and "fix" in answer.detail:
             detail = answer.detail
-            raise Rejected(detail["error"], where=detail.get("where"), fix=detail["fix"])
+            refused = Outdated if detail["outdated"] else Rejected
+            raise refused(detail["error"], where=detail.get("where"), fix=detail["fix"])
         path = self._path(order, answer.detail) if answer.ok else None
         return RequestStatus(
             request_id=request_id,
@@ -144,6 +150,7 @@ class OrderDesk:
             phase=RequestPhase.DONE if answer.ok else RequestPhase.FAILED,
             path=path,
             error=None if answer.ok else str(answer.detail.get("error", "refused")),
+            refusal=RefusalKind.OUTDATED if answer.detail.get("outdated") else None,
         )
 
     async def _event(self, order: AnyOrder) -> Order | None:
@@ -240,6 +247,16 @@ class LogIsBeingRead(Retryable):
             where="coordinator",
             fix="ask again in a moment",
         )
+
+
+def refusal_of(error: BaseException) -> RefusalKind | None:
+    """What the sender of an order does next that met this error; None: send it once more."""
+    match error:
+        case Outdated():
+            return RefusalKind.OUTDATED
+        case PenstockError() if not isinstance(error, Retryable):
+            return RefusalKind.REJECTED
+    return None
 
 
 def _goes_on(order: StartOrder) -> bool:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.runtime.flink_rest import FlinkRest
 from penstock.runtime.logs import get_logger
-from penstock.runtime.order_desk import AnyOrder, LogIsBeingRead, OrderDesk
+from penstock.runtime.order_desk import AnyOrder, LogIsBeingRead, OrderDesk, refusal_of
 from penstock.spec.orders import (
     CancelOrder,
     CheckpointOrder,
@@ -180,5 +180,6 @@ def _error(error: PenstockError, status: int, request: web.Request) -> web.Respo
         "where": error.where,
         "fix": error.fix,
         "exitCode": error.exit_code,
+        "refusal": refusal_of(error),
     }
     return web.json_response({"error": body}, status=status)

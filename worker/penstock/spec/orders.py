@@ -231,14 +231,28 @@ class ErrorStatus(Answer):
     damaged: bool = False
 
 
+class RefusalKind(StrEnum):
+    """Why an order was refused, by what its sender does next."""
+
+    OUTDATED = "Outdated"
+    """The world is another than the one it was decided from: look at the status, and decide anew."""
+    REJECTED = "Rejected"
+    """It cannot be carried out: somebody must change it, or what it is about."""
+
+
 class RequestStatus(Answer):
-    """An order and what became of it; `path` is the snapshot it made."""
+    """An order and what became of it; `path` is the snapshot it made.
+
+    `refusal` stands beside the `error` of one that was refused; None: it was begun and broke, or a
+    coordinator of an older version does not tell.
+    """
 
     request_id: str
     kind: str
     phase: RequestPhase
     path: str | None = None
     error: str | None = None
+    refusal: RefusalKind | None = None
 
 
 class HoldStatus(Answer):

@@ -20,6 +20,7 @@ from penstock.spec.orders import (
     JobStatus,
     Order,
     Origin,
+    RefusalKind,
     RequestPhase,
     RequestStatus,
     RescaleOrder,
@@ -91,7 +92,8 @@ class Log:
 class World:
     """The cluster, the store and the coordinator of one StreamJob, as obedient as can be.
 
-    `broken` revisions never run: their attempts fail. `turn` is one look of the operator.
+    `broken` revisions never run: their attempts fail. Orders that it `refuses` it does with `refusal`.
+    `turn` is one look of the operator.
     """
 
     def __init__(self) -> None:
@@ -116,6 +118,7 @@ class World:
         self.verdict: dict[str, Any] | None = {"fits": True}
         self.broken: set[str] = set()
         self.refuses: dict[type[Order], str] = {}
+        self.refusal: RefusalKind | None = RefusalKind.REJECTED
         self.silent = False
         self.holds = True
         self.done: list[Effect] = []
@@ -372,15 +375,17 @@ class World:
         """What a coordinator does with an order."""
         if self.answer() is None or order.request_id in self.requests:
             return
-        error, path = self.refuses.get(type(order)), None
+        error, path, refusal = self.refuses.get(type(order)), None, self.refusal
         if error is None:
             error, path = self._obey(order)
+            refusal = RefusalKind.OUTDATED
         self.requests[order.request_id] = RequestStatus(
             request_id=order.request_id,
             kind=type(order).__name__,
             phase=RequestPhase.FAILED if error else RequestPhase.DONE,
             path=path,
             error=error,
+            refusal=refusal if error else None,
         )
 
     def _obey(self, order: Order) -> tuple[str | None, str | None]:

@@ -10,6 +10,7 @@ from penstock.spec.orders import (
     CancelOrder,
     HoldStatus,
     JobPhase,
+    RefusalKind,
     RequestPhase,
     RequestStatus,
     RescaleOrder,
@@ -90,7 +91,8 @@ def any_world(world, rng):
                         request_id=named,
                         kind="start",
                         phase=rng.choice(list(RequestPhase)),
-                        error=maybe("no", "the log has moved on"),
+                        error=maybe("no"),
+                        refusal=maybe(*RefusalKind),
                     ),
                 ),
             }

@@ -5,10 +5,17 @@ from datetime import timedelta
 
 import pytest
 
-from penstock.spec.orders import CancelOrder, JobPhase, SettingsOrder, StartOrder, StopOrder
+from penstock.spec.orders import (
+    CancelOrder,
+    JobPhase,
+    RefusalKind,
+    SettingsOrder,
+    StartOrder,
+    StopOrder,
+)
 from penstock_operator.reconcile import effects as do
 from penstock_operator.reconcile.job import reconcile
-from penstock_operator.reconcile.observed import Claim, PodPhase
+from penstock_operator.reconcile.observed import Claim, PodPhase, Refusal
 from penstock_operator.resources.status import MoveKind, Phase, Step, StreamJobStatus
 
 
@@ -64,7 +71,7 @@ def test_a_coordinator_that_recovers_by_itself_needs_no_order(running):
 
 
 def test_a_start_that_the_log_has_overtaken_is_ordered_anew_under_another_id(world):
-    world.refuses[StartOrder] = "given after entry 0 of the log, which has moved on"
+    world.refuses[StartOrder], world.refusal = "the log has gone on", RefusalKind.OUTDATED
     world.until(lambda w: w.orders(StartOrder))
     world.turn(2)
     world.refuses.clear()
@@ -72,6 +79,17 @@ def test_a_start_that_the_log_has_overtaken_is_ordered_anew_under_another_id(wor
     assert world.status.phase is Phase.RUNNING
     ids = [order.request_id for order in world.orders(StartOrder)]
     assert len(ids) == len(set(ids)) > 1
+
+
+def test_who_does_not_tell_whether_a_refused_start_is_outdated_is_asked_a_second_time(running):
+    running.apply(image="words:2")
+    running.refuses[StartOrder], running.refusal = "no", None
+    running.until(lambda w: w.orders(StartOrder))
+    running.turn(2)
+    assert running.status.move.kind is MoveKind.UPGRADE
+    running.turn(10)
+    assert len({o.request_id for o in running.orders(StartOrder)}) > 1
+    assert running.status.upgrade.step == "Failed"
 
 
 def test_a_refused_start_is_told_and_tried_again_later_and_later(world):
@@ -92,7 +110,8 @@ def test_an_order_that_was_refused_before_it_began_is_refused(world):
     (order,) = world.orders(StartOrder)
     world.requests.clear()
     world.log, world.phase = type(world.log)(), JobPhase.WAITING
-    world.seen = {"refusals": {order.request_id: "no snapshot: s3://bucket/nowhere"}}
+    refused = Refusal(RefusalKind.REJECTED, "no snapshot: s3://bucket/nowhere")
+    world.seen = {"refusals": {order.request_id: refused}}
     world.turn()
     stalled = next(c for c in world.status.conditions if c.type == "Stalled")
     assert "s3://bucket/nowhere" in stalled.message
