@@ -103,7 +103,7 @@ def test_after_a_stop_the_next_start_restores_the_savepoint(coordinator, worker,
     coordinator.wait_for_phase("Running")
     coordinator.post("/penstock/v1/stop?wait=20", {"requestId": "stop-1"})
     assert coordinator.order_start("start-2")[1]["phase"] == "Done", coordinator.log
-    prepared = worker.of(frames.Prepare)[-1]
+    prepared = wait(lambda: worker.of(frames.Prepare)[1:], "the second attempt")[-1]
     (file,) = prepared.restore["counts"][0].keyed[0].handle.files
     assert file.path.startswith(coordinator.storage.savepoints.url)
 
