@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from penstock.spec.orders import RequestPhase, RescaleOrder, RescaleStatus
-from penstock.spec.parts.quantities import format_duration
+from penstock.spec.parts.quantities import format_duration, rounded_size
 from penstock_operator.reconcile import facts, steady
 from penstock_operator.reconcile.turn import Turn, request_id
 from penstock_operator.resources.status import Move, MoveKind, Phase, RescaleView, Step
@@ -135,7 +135,7 @@ def _moved(turn: Turn, move: Move, figures: RescaleStatus | None) -> None:
         }
         message = (
             f"{message}: {figures.key_groups_moved} key groups moved, "
-            f"{figures.bytes_moved:,} bytes fetched, no record flowed for {pause}"
+            f"{rounded_size(figures.bytes_moved)} fetched, no record flowed for {pause}"
         )
     view = former or _view(0, move.to_parallelism, Step.REMOVING_WORKERS)
     turn.update(rescale=view.model_copy(update=fields), parallelism=move.to_parallelism)
@@ -183,7 +183,7 @@ def _summary(turn: Turn) -> str:
     if view.key_groups_moved is None or view.bytes_moved is None:
         return text
     return (
-        f"{text}: {view.key_groups_moved} key groups moved, {view.bytes_moved:,} bytes "
+        f"{text}: {view.key_groups_moved} key groups moved, {rounded_size(view.bytes_moved)} "
         f"fetched, paused for {view.pause}"
     )
 

@@ -16,7 +16,7 @@ from penstock.spec.orders import (
     RequestStatus,
     SavepointOrder,
 )
-from penstock.spec.parts.quantities import format_size
+from penstock.spec.parts.quantities import rounded_size
 from penstock_operator.reconcile import facts
 from penstock_operator.reconcile.effects import (
     Announce,
@@ -142,15 +142,17 @@ def _end(turn: Turn, savepoint: SavepointObject, known: RequestStatus) -> None:
     c = turn.coordinator
     assert c is not None, known
     made = c.last_savepoint
-    is_newest = made is not None and known.path is not None and made.path == known.path
+    if known.path is None or (made is not None and made.path != known.path):
+        made = None
     _write(
         turn,
         savepoint,
         phase=SavepointPhase.COMPLETED,
         job_id=c.job_id,
         path=known.path,
-        size=format_size(made.size_bytes) if made is not None and is_newest else None,
-        checkpoint_id=made.id if made is not None and is_newest else _number(savepoint, c),
+        size=rounded_size(made.size_bytes) if made is not None else None,
+        size_bytes=made.size_bytes if made is not None else None,
+        checkpoint_id=made.id if made is not None else _number(savepoint, c),
         finished_at=turn.now,
     )
     turn.announce("SavepointCompleted", f"{savepoint.name}: {known.path}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from penstock.spec.orders import JobPhase, JobStatus, SnapshotStatus
-from penstock.spec.parts.quantities import format_duration, format_size
+from penstock.spec.parts.quantities import format_duration, rounded_size
 from penstock_operator.reconcile import checking, facts, starting, upgrade
 from penstock_operator.reconcile.lifecycle import PHASES
 from penstock_operator.reconcile.turn import Stall, Turn
@@ -108,7 +108,8 @@ def _snapshot(made: SnapshotStatus | None) -> SnapshotView | None:
         path=made.path,
         completed_at=datetime.fromtimestamp(made.completed_at_ms / 1000, UTC),
         duration=format_duration(made.duration_ms),
-        size=format_size(made.size_bytes),
+        size=rounded_size(made.size_bytes),
+        size_bytes=made.size_bytes,
     )
 
 

@@ -218,7 +218,7 @@ _SAVEPOINT_COLUMNS = (
     _column("Job", ".spec.jobName", "The StreamJob it is of."),
     _column("Phase", ".status.phase", "Where it stands."),
     _column("Path", ".status.path", "Where it lies."),
-    _column("Size", ".status.size", "Bytes, with a unit."),
+    _column("Size", ".status.size", "What a restore reads."),
     _AGE,
     _column("Error", ".status.error", "Why it failed.", wide=True),
 )

@@ -68,7 +68,7 @@ ANNOTATION_HOLD_AT = f"{GROUP}/hold-at"
 
 ANNOTATION_SCHEMA_VERSION = f"{GROUP}/schema-version"
 """On the CRDs: the version of their schema, a whole number that only grows."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Counts changes of a schema that an older operator or an older CRD does not know."""
 
 

@@ -136,7 +136,8 @@ class SnapshotView(StatusModel):
     path: str = Field(max_length=2048, description="Where it lies.")
     completed_at: AwareDatetime = Field(description="When it was complete.")
     duration: str = Field(max_length=32, description="How long it took.")
-    size: str = Field(max_length=32, description="Bytes that a restore reads.")
+    size: str = Field(max_length=32, description="What a restore reads, rounded: `11.8Mi`.")
+    size_bytes: int | None = Field(default=None, description="Bytes that a restore reads.")
 
 
 class UpgradeView(StatusModel):
@@ -299,7 +300,10 @@ class SavepointStatus(StatusModel):
     phase: SavepointPhase = Field(default=SavepointPhase.PENDING, description="Where it stands.")
     job_id: str | None = Field(default=None, max_length=128, description="Whose state it is.")
     path: str | None = Field(default=None, max_length=2048, description="Where it lies.")
-    size: str | None = Field(default=None, max_length=32, description="Bytes, with a unit.")
+    size: str | None = Field(
+        default=None, max_length=32, description="What a restore reads, rounded: `11.8Mi`."
+    )
+    size_bytes: int | None = Field(default=None, description="Bytes that a restore reads.")
     checkpoint_id: int | None = Field(default=None, description="Its checkpoint number.")
     started_at: AwareDatetime | None = Field(default=None, description="When it was ordered.")
     finished_at: AwareDatetime | None = Field(default=None, description="When it ended.")

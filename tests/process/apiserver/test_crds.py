@@ -29,7 +29,8 @@ LAST_CHECKPOINT = {
     "path": "s3://bucket/checkpoints/chk-7",
     "completedAt": "2026-01-01T00:00:00Z",
     "duration": "2s",
-    "size": "3Mi",
+    "size": "11.8Mi",
+    "sizeBytes": 12345678,
 }
 
 
@@ -274,7 +275,7 @@ def test_get_savepoints_shows_where_they_lie(api_server: ApiServer, namespace: s
         "spec": {"jobName": "wordcount"},
     }
     api_server.kubectl("-n", namespace, "create", "-f", "-", given=savepoint)
-    status = {"phase": "Completed", "path": "s3://bucket/savepoints/savepoint-1", "size": "3Mi"}
+    status = {"phase": "Completed", "path": "s3://bucket/savepoints/savepoint-1", "size": "11.8Mi"}
     api_server.kubectl(
         "-n", namespace, "patch", "savepoint", "before", "--subresource=status", "--type=merge",
         "-p", yaml.safe_dump({"status": status}),

@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from penstock_operator.cluster import facts
+from penstock_operator.cluster.observe import status_of
 from penstock_operator.reconcile.observed import Claim, PodPhase, Report
+from penstock_operator.resources.status import Phase, StreamJobStatus
 
 CREATED = "2026-03-01T12:00:00Z"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -167,3 +169,29 @@ def test_the_report_about_the_wanted_revision_is_looked_at_first():
     assert facts.newest([older, newer], "r1") == older
     assert facts.newest([older, newer], "r3") == newer
     assert facts.newest([], "r1") is None
+
+
+def test_statuses_that_an_older_operator_wrote_are_read():
+    """Sizes were bytes without a unit, and nothing else told them."""
+    made = {"path": "s3://b/s", "size": "12345678"}
+    savepoint = {
+        "metadata": {"name": "before", "uid": "u", "creationTimestamp": CREATED},
+        "spec": {"jobName": "words"},
+        "status": {"phase": "Completed", **made},
+    }
+    found = facts.savepoint(savepoint)
+    assert found is not None
+    assert (found.status.size, found.status.size_bytes) == ("12345678", None)
+    last = {"id": 7, "completedAt": CREATED, "duration": "2s", **made}
+    status = status_of({"status": {"phase": "Running", "lastCheckpoint": last}})
+    assert status.phase is Phase.RUNNING
+    assert status.last_checkpoint is not None
+    assert status.last_checkpoint.size == "12345678"
+
+
+def test_a_status_that_cannot_be_read_is_none_and_such_a_savepoint_is_left_alone():
+    assert status_of({"status": {"phase": "Running", "attempt": "many"}}) == StreamJobStatus()
+    metadata = {"name": "before", "uid": "u", "creationTimestamp": CREATED}
+    status = {"phase": "Completed", "sizeBytes": "many"}
+    savepoint = {"metadata": metadata, "spec": {"jobName": "words"}, "status": status}
+    assert facts.savepoint(savepoint) is None

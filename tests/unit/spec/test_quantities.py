@@ -9,6 +9,7 @@ from penstock.spec.parts.quantities import (
     format_size,
     parse_duration_ms,
     parse_size_bytes,
+    rounded_size,
 )
 
 
@@ -72,3 +73,23 @@ def test_sizes_as_people_write_them(text, size):
 def test_other_texts_are_no_sizes(text):
     with pytest.raises(ValueError, match="is not a size"):
         parse_size_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1Ki"),
+        (12_345_678, "11.8Mi"),
+        (1_572_864, "1.5Mi"),
+        (123_456_789, "118Mi"),
+        ((10 << 20) - 1, "10Mi"),
+        ((100 << 20) - 1, "100Mi"),
+        ((1 << 30) - 1, "1Gi"),
+        (1_240_000_000, "1.15Gi"),
+        (7 << 60, "7168Pi"),
+    ],
+)
+def test_a_size_for_people_has_three_digits(size_bytes, text):
+    assert rounded_size(size_bytes) == text

@@ -436,7 +436,7 @@ class World:
                 path=path,
                 completed_at_ms=int(self.now.timestamp() * 1000),
                 duration_ms=80,
-                size_bytes=8192,
+                size_bytes=12_345_678,
             )
             return None, path
         return None, order.path if isinstance(order, DisposeOrder) else None

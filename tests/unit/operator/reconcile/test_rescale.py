@@ -36,7 +36,7 @@ def test_what_moved_and_how_long_the_pause_was_stands_in_status_and_event(runnin
     assert (view.from_, view.to, view.step) == (2, 4, "Done")
     assert (view.key_groups_moved, view.bytes_moved, view.pause) == (42, 2048, "900ms")
     said = next(e.message for e in running.done if getattr(e, "reason", "") == "RescaleDone")
-    assert "42 key groups" in said
+    assert "42 key groups moved, 2Ki fetched" in said
     assert "900ms" in said
     assert running.status.history[-1].message == said
 

@@ -49,7 +49,9 @@ def test_an_annotation_makes_one_savepoint_object_with_a_receipt(running):
     assert (receipt.id, receipt.phase) == ("before the sale", "Done")
     assert receipt.path == savepoint.status.path
     assert savepoint.status.phase == "Completed"
-    assert savepoint.status.checkpoint_id == running.log.newest or savepoint.status.size
+    assert savepoint.status.checkpoint_id == running.log.last_savepoint.id
+    sizes = {(s.size, s.size_bytes) for s in (savepoint.status, running.status.last_savepoint)}
+    assert sizes == {("11.8Mi", 12_345_678)}
 
 
 def test_one_id_makes_one_savepoint_however_often_it_is_annotated(running):

@@ -62,6 +62,16 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes // factor}{unit}"
 
 
+def rounded_size(size_bytes: int) -> str:
+    """For people, in the largest binary unit and three digits: 12345678 is `11.8Mi`."""
+    value, units = float(size_bytes), ["", "Ki", "Mi", "Gi", "Ti", "Pi"]
+    while round(value) >= 1024 and len(units) > 1:
+        value /= 1024
+        del units[0]
+    text = f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + units[0]
+
+
 def _duration_ms(value: Any) -> int:
     if isinstance(value, str):
         try:
