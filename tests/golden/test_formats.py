@@ -121,7 +121,7 @@ def row(max_parallelism: int, key: object, sub_key: bytes) -> bytes:
 
 def test_the_names_of_the_formats():
     assert (KEY_FORMAT, ROW_FORMAT, HASH_NAME) == ("key/1", "row/1", "crc32/1")
-    assert (MANIFEST_FORMAT, LOG_FORMAT) == ("penstock-manifest/1", "penstock-log/1")
+    assert (MANIFEST_FORMAT, LOG_FORMAT) == ("penstock-manifest/1", "penstock-log/2")
     assert (NO_NAMESPACE, PLAIN) == (b"\x01", b"\x00")
 
 
@@ -180,6 +180,10 @@ def test_a_manifest_is_written_as_ever_and_still_read():
 
 
 def test_a_log_entry_is_written_as_ever_and_still_read():
-    data = (FOLDER / "log-1.json").read_bytes()
+    data = (FOLDER / "log-2.json").read_bytes()
     assert ENTRY.to_bytes() == data
     assert Entry.from_bytes(data, path="golden") == ENTRY
+
+
+def test_a_log_entry_of_the_first_version_is_still_read():
+    assert Entry.from_bytes((FOLDER / "log-1.json").read_bytes(), path="golden") == ENTRY

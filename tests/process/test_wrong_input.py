@@ -300,6 +300,28 @@ def test_a_flipped_bit_in_a_file_of_state_ends_the_run_with_4_and_the_evidence_s
     assert sorted(map(json.loads, lines)) == ["one", "three", "two", "two"]
 
 
+def test_a_flipped_bit_in_the_log_ends_the_run_with_4_and_nothing_is_written(folder):
+    assert folder.run("jobs:good").returncode == 0
+    state = folder.path / "state"
+    newest = max((state / "checkpoints" / "wrong" / "log").iterdir())
+    newest.chmod(0o600)
+    whole = newest.read_bytes()
+    assert b'"nextCheckpoint": 1,' in whole
+    newest.write_bytes(whole.replace(b'"nextCheckpoint": 1,', b'"nextCheckpoint": 3,'))
+    before = _content_of(state, but="local")
+
+    damaged = "an entry of the job's log is damaged", f"{newest}\n", "put the object back"
+    assert_told(folder.run("jobs:good"), 4, *damaged, "--restore SAVEPOINT")
+    assert_told(folder.run("jobs:good", "--restore", "chk-1"), 4, *damaged)
+    assert_told(folder("snapshots"), 4, *damaged)
+    assert_told(folder("gc", "--grace", "0s", "--delete"), 4, *damaged)
+    assert _content_of(state, but="local") == before
+
+    newest.write_bytes(whole)
+    answer = folder.run("jobs:good")
+    assert (answer.returncode, "already finished" in answer.stdout) == (0, True)
+
+
 def _content_of(folder: Path, *, but: str) -> dict[str, bytes]:
     files = (p for p in folder.rglob("*") if p.is_file() and p.parent.name != but)
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}

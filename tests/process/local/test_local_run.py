@@ -37,7 +37,8 @@ spec:
   entrypoint: counting_job:job
   parameters: {{input: "input/*.txt", per_second: {per_second}}}
   parallelism: {parallelism}
-  checkpoints: {{interval: 200ms}}
+  checkpoints: {{interval: 200ms, storage: {storage}/checkpoints}}
+  savepoints: {{storage: {storage}/savepoints}}
   restart: {{strategy: FixedDelay, delay: 50ms}}
 """
 LINES = [f"word-{i % 7}" for i in range(300)]
@@ -57,9 +58,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def local_run(folder, *, restore=None, per_second=0, parallelism=1):
+def local_run(folder, *, restore=None, per_second=0, parallelism=1, storage="state"):
     path = folder / "streamjob.yaml"
-    path.write_text(_MANIFEST.format(per_second=per_second, parallelism=parallelism))
+    path.write_text(
+        _MANIFEST.format(per_second=per_second, parallelism=parallelism, storage=storage)
+    )
     return LocalRun(
         LocalRunConfig(load_manifest(path).job, folder, "streamjob.yaml", restore, rest_port=0)
     )
@@ -152,6 +155,20 @@ def test_restored_from_an_older_snapshot_what_was_written_after_it_is_written_ag
     assert after, "nothing was left to be written after the savepoint"
     # Each count goes on from the savepoint's, so what comes again is the same, not counted on.
     assert Counter(written(folder)) == Counter(expected(LINES)) + after
+
+
+def test_from_a_damaged_log_a_savepoint_is_the_way_out_into_another_storage(folder):
+    answer, _ = stopped_on_the_way(folder)
+    newest = max((folder / "state/checkpoints/counting/log").iterdir())
+    newest.chmod(0o600)
+    newest.write_bytes(newest.read_bytes().replace(b'"parallelism": 1', b'"parallelism": 3'))
+    for restore in (None, answer.path):
+        with pytest.raises(Corrupt, match="entry of the job's log is damaged") as e:
+            run(local_run(folder, restore=restore))
+        assert str(newest) in e.value.where
+    elsewhere = local_run(folder, restore=answer.path, storage="elsewhere")
+    assert run(elsewhere).ended is EndedAs.FINISHED
+    assert sorted(written(folder)) == expected(LINES)
 
 
 def test_whoever_is_killed_comes_back_and_nothing_is_lost_or_written_twice(folder):

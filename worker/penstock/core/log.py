@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from penstock.core import checksums
 from penstock.core.errors import Corrupt
 from penstock.core.ids import AttemptNumber, CheckpointId
 
-LOG_FORMAT = "penstock-log/1"
+LOG_FORMAT = "penstock-log/2"
+_WITHOUT_CHECKSUM = "penstock-log/1"
+"""Still read, never written."""
 
 
 class EntryKind(StrEnum):
@@ -113,7 +116,7 @@ class Entry:
 
     def to_bytes(self) -> bytes:
         """The content of the entry's object."""
-        body = {
+        body: dict[str, Any] = {
             "format": LOG_FORMAT,
             "seq": self.seq,
             "nonce": self.nonce,
@@ -152,6 +155,7 @@ class Entry:
             },
             "settings": self.settings,
         }
+        body["sha256"] = checksums.of_document(body)
         return json.dumps(body, indent=1, ensure_ascii=False).encode()
 
     @classmethod
@@ -159,15 +163,21 @@ class Entry:
         """Read an entry; `path` is for the error only.
 
         Raises:
-            Corrupt: not an entry, or of a later format.
+            Corrupt: not an entry, of a later format, or damaged.
         """
         try:
             body = json.loads(data)
-            if body["format"] != LOG_FORMAT:
+            if body["format"] not in (LOG_FORMAT, _WITHOUT_CHECKSUM):
                 raise Corrupt(
                     f"the job's log has format {body['format']}, this Penstock reads {LOG_FORMAT}",
                     where=path,
                     fix="run the job with the version of Penstock that wrote it, or a later one",
+                )
+            if not _is_whole(body):
+                raise Corrupt(
+                    "an entry of the job's log is damaged: its checksum does not fit its content",
+                    where=path,
+                    fix=_INSTEAD,
                 )
             attempt, hold, end = body["attempt"], body["hold"], body["end"]
             return cls(
@@ -208,8 +218,22 @@ class Entry:
             raise Corrupt(
                 "an entry of the job's log cannot be read: it is not what Penstock writes",
                 where=path,
-                fix="nothing was changed; look at the object, and restore it from a backup",
+                fix=_INSTEAD,
             ) from e
+
+
+_INSTEAD = (
+    "nothing was changed; put the object back from a backup, or go on from a savepoint in another "
+    "storage: penstock run … --storage URL --restore SAVEPOINT"
+)
+
+
+def _is_whole(body: dict[str, Any]) -> bool:
+    """Whether an entry says what was written; a former one has no checksum to tell it by."""
+    stated = body.pop("sha256", None)
+    if body["format"] == _WITHOUT_CHECKSUM:
+        return stated is None
+    return bool(stated == checksums.of_document(body))
 
 
 def _ref_json(ref: SnapshotRef | None) -> dict[str, Any] | None:

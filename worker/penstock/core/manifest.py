@@ -6,13 +6,13 @@ for a checkpoint: it is complete when an entry of the job's log retains it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from penstock.core import checksums
 from penstock.core.descriptors import StateDescriptor
 from penstock.core.errors import Corrupt
 from penstock.core.handles import FileHandle, SubtaskSnapshot
@@ -119,7 +119,7 @@ class Manifest:
             "rowFormat": self.row_format,
             "operators": {uid: op.to_json() for uid, op in self.operators.items()},
         }
-        body["sha256"] = _checksum(body)
+        body["sha256"] = checksums.of_document(body)
         return json.dumps(body, indent=1, ensure_ascii=False).encode()
 
     @classmethod
@@ -138,7 +138,7 @@ class Manifest:
                     fix="read it with the version of Penstock that wrote it, or a later one",
                 )
             stated = body.pop("sha256")
-            if stated != _checksum(body):
+            if stated != checksums.of_document(body):
                 raise Corrupt(
                     "the snapshot's manifest is damaged: its checksum does not fit its content",
                     where=path,
@@ -169,8 +169,3 @@ class Manifest:
                 where=path,
                 fix="restore an older one: penstock snapshots lists them",
             ) from e
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()

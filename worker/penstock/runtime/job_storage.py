@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from penstock.checkpoint.log import Get, List, PutIfAbsent, StoreAnswer, StoreRequest, Unknown
-from penstock.core.errors import PenstockError
+from penstock.core.errors import Corrupt, PenstockError
 from penstock.core.ids import JobId
 from penstock.core.manifest import Manifest
 from penstock.runtime.coordinator_config import storage_urls
@@ -65,6 +65,9 @@ class JobStorage:
 
         `wait` is called with each error of the store: it waits a little and returns True when the
         outcome is to count as unknown, False when the error shall be raised. Without it all are.
+
+        Raises:
+            Corrupt: what was read contradicts itself; it says where, with the store's address.
         """
         try:
             request = next(generator)
@@ -79,6 +82,11 @@ class JobStorage:
         except StopIteration as end:
             result: T = end.value
             return result
+        except Corrupt as e:
+            # Pure code knows paths only.
+            if e.where is not None and e.where.startswith(f"{self.job}/"):
+                e.where = f"{self.checkpoints.url}/{e.where}"
+            raise
 
     def _answer(self, request: StoreRequest) -> StoreAnswer:
         match request:
