@@ -51,7 +51,8 @@ def test_the_charts_copy_differs_by_what_keeps_it_on_uninstall(name):
 def _resolved(template: str) -> str:
     """Without the lines by which a release may leave it out."""
     begin, end = script().IF_WANTED
-    assert template.startswith(begin) and template.endswith(end)
+    assert template.startswith(begin)
+    assert template.endswith(end)
     return template.removeprefix(begin).removesuffix(end)
 
 
