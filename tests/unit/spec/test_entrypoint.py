@@ -1,5 +1,6 @@
 """The author's function is found, or a sentence says what was looked for and where."""
 
+import re
 import sys
 
 import pytest
@@ -148,6 +149,46 @@ def test_an_exception_is_told_in_the_authors_frames_and_the_innermost(tmp_path):
     assert lines[1] == "  json.loads('{')"
     assert "decoder.py" in lines[-1]
     assert raised(caught.value).startswith("json.decoder.JSONDecodeError: Expecting property name")
+
+
+def test_of_an_endless_recursion_both_ends_are_told(tmp_path):
+    (tmp_path / "endless_job.py").write_text("def job(env):\n    job(env)\n")
+    with pytest.raises(RecursionError) as caught:
+        load_job("endless_job:job", tmp_path)(None)
+    lines = author_lines(caught.value, tmp_path)
+    assert len(lines) == 21
+    assert re.fullmatch(r"… \d{3,} more …", lines[10])
+    assert lines[-2:] == ('File "endless_job.py", line 2, in job', "  job(env)")
+
+
+def test_code_that_python_cannot_even_read_is_told_without_pythons_own_lines(tmp_path):
+    (tmp_path / "binary_job.py").write_bytes(b"x = '\0'\n")
+    with pytest.raises(
+        Rejected, match=r"importing binary_job raised SyntaxError: .*null"
+    ) as caught:
+        load_job("binary_job:job", tmp_path)
+    assert caught.value.where is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("no"), "ValueError: no"),
+        (ValueError("first\n  second"), "ValueError: first second"),
+        (ValueError("\x1b[31mred\x1b[0m\0"), r"ValueError: \x1b[31mred\x1b[0m\x00"),
+        (ValueError("Größe"), "ValueError: Größe"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_whatever_was_raised_is_told_in_one_line_that_a_terminal_can_show(error, told):
+    error.add_note("of somebody else")
+    assert raised(error) == told
+
+
+def test_of_a_long_message_the_beginning_is_told():
+    told = raised(ValueError("x" * 10_000_000))
+    assert len(told) < 700
+    assert told.endswith("x… (of 10,000,013 characters)")
 
 
 def test_frames_of_penstock_are_left_out(tmp_path):

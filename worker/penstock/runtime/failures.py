@@ -117,7 +117,9 @@ def failure_of(error: BaseException, folder: Path) -> Failure:
 def _lines_of(cause: BaseException, folder: Path) -> tuple[str, ...]:
     """The author's, of what was raised or of what it was raised for."""
     lines = author_lines(cause, folder)
-    return lines or (author_lines(cause.__cause__, folder) if cause.__cause__ else ())
+    if lines or cause.__cause__ is None:
+        return lines
+    return author_lines(cause.__cause__, folder, of_libraries=False)
 
 
 def _where_written(error: UserError, folder: Path) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def _no_module(name: str, folder: Path) -> Rejected:
 
 
 def _import_raised(what: str, error: BaseException, folder: Path) -> Rejected:
-    lines = author_lines(error, folder)
+    lines = author_lines(error, folder, of_libraries=False)
     fix = None
     if isinstance(error, ModuleNotFoundError) and error.name:
         fix = f"install it, or put {error.name.partition('.')[0]}.py into {folder.resolve()}"

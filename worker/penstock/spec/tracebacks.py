@@ -13,14 +13,20 @@ from penstock.core.errors import PenstockError
 _OURS = Path(__file__).parent.parent
 _PYTHONS = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = Path(sysconfig.get_path("purelib"))
+_FRAMES_SHOWN = 10
+_RAISED_SHOWN = 600
 
 
-def author_lines(error: BaseException, folder: Path) -> tuple[str, ...]:
+def author_lines(
+    error: BaseException, folder: Path, *, of_libraries: bool = True
+) -> tuple[str, ...]:
     """Where `error` was raised, in frames outside of Penstock, the innermost last.
 
     Two lines a frame (`File "weblog.py", line 25, in parse` and the source, indented by two); files
     below `folder` are told relative to it. When any frame lies there, those of Python itself and of
-    installed packages around it are left out, but for the innermost one.
+    installed packages around it are left out, but for the innermost one. Of many frames, as of an
+    endless recursion, the outermost and the innermost are told. Where none is the author's there are
+    those of libraries, if they are wanted.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return _syntax_lines(error, folder)
@@ -28,10 +34,15 @@ def author_lines(error: BaseException, folder: Path) -> tuple[str, ...]:
     if any(not _is_library(f) for f in frames):
         innermost = frames[-1]
         frames = [f for f in frames if f is innermost or not _is_library(f)]
-    elif isinstance(error, PenstockError):
-        frames = []  # it says itself what is wrong
+    elif not of_libraries or isinstance(error, PenstockError | SyntaxError):
+        frames = []  # the last two say themselves what is wrong
+    left_out = len(frames) - _FRAMES_SHOWN
     lines = []
-    for frame in frames:
+    for i, frame in enumerate(frames):
+        if 0 <= i - _FRAMES_SHOWN // 2 < left_out:
+            if i == _FRAMES_SHOWN // 2:
+                lines.append(f"… {left_out} more …")
+            continue
         name = _told(frame.filename, folder)
         lines.append(f'File "{name}", line {frame.lineno}, in {frame.name}')
         if frame.line:
@@ -51,10 +62,17 @@ def definition_lines(function: object, folder: Path) -> tuple[str, ...]:
 
 
 def raised(error: BaseException) -> str:
-    """The exception in one line: `ValueError: not in combined log format`."""
+    """The exception in one line that any terminal can show: `ValueError: not in combined log format`."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    told, *_ = traceback.format_exception_only(error)
+    line = " ".join(told.split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[: _RAISED_SHOWN + 1])
+    return (
+        line
+        if len(line) <= _RAISED_SHOWN
+        else f"{line[:_RAISED_SHOWN]}… (of {len(told):,} characters)"
+    )
 
 
 def _is_authors(frame: traceback.FrameSummary) -> bool:
