@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.unit.cli.conftest import Answer
 
 from penstock.cli import errors, numbers, root
 from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
@@ -54,6 +55,7 @@ def test_every_command_that_prints_knows_json(penstock, name):
 
 def test_what_state_can_do_is_what_help_says(penstock):
     page = penstock("state", "--help").out
+    assert penstock("state") == Answer(page, "", 0)
     for sub in ("ls", "get", "export", "diff", "verify"):
         assert f"\n  {sub} " in page
         assert penstock("state", sub, "--help").code == 0
@@ -72,6 +74,28 @@ def test_what_state_can_do_is_what_help_says(penstock):
         (("status", "-m", "nonsense"), "'nonsense' is not HOST:PORT", "-m"),
         (("status", "-m", "h:x"), "'h:x' is not HOST:PORT", "-m"),
         (("graph", "m:job", "-p", "input"), "'input' is not a parameter", "-p"),
+        (("run", "m:job", "--restore", ""), "nothing is named to restore from", "--restore"),
+        (
+            ("run", "m:job", "-n", "0"),
+            "invalid value for '-n' / '--parallelism': 0 is too small; at least 1 is needed",
+            "penstock run",
+        ),
+        (
+            ("run", "m:job", "-n", "x"),
+            "invalid value for '-n' / '--parallelism': 'x' is not a whole number",
+            "penstock run",
+        ),
+        (
+            ("run", "m:job", "--port", "70000"),
+            "invalid value for '--port': 70000 is not within 0 to 65535",
+            "penstock run",
+        ),
+        (
+            ("state", "diff", "a", "b", "--limit", "-1"),
+            "invalid value for '--limit': -1 is too small; at least 0 is needed",
+            "penstock state diff",
+        ),
+        (("snapshots", "a", "b"), "there is an extra argument (b)", "penstock snapshots"),
     ],
 )
 def test_a_wrong_request_is_told_in_three_parts_with_exit_code_2(penstock, arguments, what, where):

@@ -149,6 +149,35 @@ def test_a_parameter_has_a_name_and_a_value(text, told):
         overrides([text])
 
 
+@pytest.mark.parametrize(
+    ("target", "what", "fix"),
+    [
+        ("words.py", "words.py is Python, not a manifest", "words:job"),
+        ("words.py:count", "words.py:count is Python, not a manifest", "words:count"),
+        ("words", "words is a module, not a manifest", "words:job"),
+    ],
+)
+def test_code_in_a_manifests_place_says_how_to_name_it(manifest, target, what, fix):
+    (manifest.parent / "words.py").write_text("")
+    with pytest.raises(Rejected) as caught:
+        load(target)
+    assert caught.value.what == what
+    assert fix in caught.value.fix
+
+
+def test_what_a_job_prints_is_no_result_and_where_it_goes_nobody_follows(penstock, manifest):
+    manifest.with_name("chatty.py").write_text(
+        "import os\nfrom penstock import sinks, sources\nprint('imported')\nos.chdir('/')\n\n"
+        "def job(env):\n    print('called')\n    os.chdir('/')\n"
+        "    env.source(sources.Files('x'), uid='lines').sink(sinks.Print(), uid='out')\n"
+    )
+    before = Path.cwd()
+    answer = penstock("graph", "chatty:job", "-o", "json")
+    assert json.loads(answer.out)["name"] == "chatty"
+    assert answer.err == "imported\ncalled\n"
+    assert Path.cwd() == before
+
+
 def test_of_two_values_the_later_wins_and_values_may_contain_the_sign():
     assert overrides(["a=1", "a=2", "b=x=y", "c="]) == {"a": "2", "b": "x=y", "c": ""}
 

@@ -17,7 +17,7 @@ from penstock.checkpoint import restore
 from penstock.cli import numbers
 from penstock.cli.find import locate
 from penstock.cli.help import Command, Option
-from penstock.cli.job import Job, load, load_here
+from penstock.cli.job import Job, build, load, load_here
 from penstock.cli.options import parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.state import storage_option
@@ -31,7 +31,6 @@ from penstock.runtime import snapshot_files, termination
 from penstock.runtime.backends import backend_factory
 from penstock.runtime.job_storage import JobStorage, is_url, storage_of
 from penstock.runtime.local import with_local_storage
-from penstock.runtime.program import built
 from penstock.snapshots import Snapshot
 from penstock.state.schemas import is_readable
 
@@ -99,7 +98,7 @@ def _run(
         print_json(verdict)
         return
     job = question.job()
-    graph = built(job.bound).graph()
+    graph = build(job).graph()
     click.echo(_text(_fit(job, graph, question.found(job)), snapshot), nl=False)
 
 
@@ -112,7 +111,7 @@ def _verdict(question: _Question) -> dict[str, Any]:
     url = None
     try:
         job = question.job()
-        graph = built(job.bound).graph()
+        graph = build(job).graph()
         found = question.found(job)
         url = None if found is None else found[0]
         fit = _fit(job, graph, found)

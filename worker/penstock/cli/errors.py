@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 
 import click
@@ -14,6 +15,14 @@ EXIT_WRONG_REQUEST = 2
 EXIT_NOT_REACHABLE = 3
 EXIT_DAMAGED = 4
 EXIT_CANCELLED = 130
+
+_WORDS = (
+    (r"is not a valid integer( range)?", "is not a whole number"),
+    (r"is not in the range x>=(\d+)", r"is too small; at least \1 is needed"),
+    (r"is not in the range (\d+)<=x<=(\d+)", r"is not within \1 to \2"),
+    (r"^got unexpected extra", "there is an extra"),
+)
+"""Click's words, and what people would say."""
 
 
 class Failed(Exception):
@@ -74,4 +83,7 @@ def _wrong_usage(error: click.ClickException) -> Rejected:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "penstock"
     what = error.format_message().rstrip(".")
-    return Rejected(what[:1].lower() + what[1:], where=path, fix=f"see {path} --help")
+    what = what[:1].lower() + what[1:]
+    for clicks, ours in _WORDS:
+        what = re.sub(clicks, ours, what)
+    return Rejected(what, where=path, fix=f"see {path} --help")

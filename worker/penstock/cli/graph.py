@@ -7,14 +7,13 @@ import json
 import click
 
 from penstock.cli.help import Command, Option
-from penstock.cli.job import Job, load, max_parallelism
+from penstock.cli.job import Job, build, load, max_parallelism
 from penstock.cli.options import parameter_option
 from penstock.cli.output import output_option, print_json
 from penstock.cli.tables import table
 from penstock.core.descriptors import StateDescriptor, StateKind
 from penstock.core.errors import Rejected
 from penstock.core.graph import Edge, Exchange, JobGraph, Operator
-from penstock.runtime.program import built
 from penstock.spec.parameters import Parameter, describe_parameters
 
 STATE_NAMES = {
@@ -44,7 +43,7 @@ def _run(target: str | None, parameters: tuple[str, ...], form: str | None, sche
             fix="give a manifest or module:function, as in penstock graph streamjob.yaml",
         )
     job = load(target, parameters)
-    graph = built(job.bound).graph()
+    graph = build(job).graph()
     match form:
         case "json":
             print_json(graph.to_json())

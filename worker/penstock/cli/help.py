@@ -64,6 +64,8 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         kw.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        kw.setdefault("invoke_without_command", True)
+        kw.setdefault("callback", click.pass_context(_without_command))
         super().__init__(*args, **kw)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -84,6 +86,11 @@ class Group(click.Group):
             lines.append(f"  {call:<{width}}  {command.short_help or ''}".rstrip())
         lines += ["", f"{ctx.command_path} COMMAND --help tells more."]
         formatter.write("\n".join(lines) + "\n")
+
+
+def _without_command(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def _option_lines(parameter: click.Parameter) -> list[str]:

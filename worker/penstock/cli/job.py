@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.core.errors import Rejected
 from penstock.core.keygroups import default_max_parallelism
+from penstock.dataflow.stream import Environment
 from penstock.runtime import pod
+from penstock.runtime.program import built
 from penstock.spec.binding import BoundJob, bind
 from penstock.spec.loading import Draft, draft_of, read_manifest
 from penstock.spec.streamjob import StreamJob, is_entrypoint
@@ -39,7 +43,29 @@ def load(target: str, parameters: Sequence[str] = ()) -> Job:
     Raises:
         Rejected: with all mistakes in fields, entrypoint and parameters together.
     """
-    return Job(target, bind(draft(target), overrides(parameters)))
+    with _authors_code():
+        return Job(target, bind(draft(target), overrides(parameters)))
+
+
+def build(job: Job) -> Environment:
+    """Call the job's function and give what it built on.
+
+    Raises:
+        Rejected: what it raised, with the author's own lines; or its graph cannot run.
+    """
+    with _authors_code():
+        return built(job.bound)
+
+
+@contextlib.contextmanager
+def _authors_code() -> Iterator[None]:
+    """What it prints is no result of ours, and where it goes our own relative paths do not follow."""
+    here = Path.cwd()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.chdir(here)
 
 
 def load_here(parameters: Sequence[str] = ()) -> Job:
@@ -58,13 +84,24 @@ def load_here(parameters: Sequence[str] = ()) -> Job:
     read = read_manifest(manifest)
     read.folder = folder
     os.chdir(folder)
-    return Job(str(manifest), bind(read, overrides(parameters)))
+    with _authors_code():
+        return Job(str(manifest), bind(read, overrides(parameters)))
 
 
 def draft(target: str) -> Draft:
     """The manifest in work. Raises Rejected when there is no such file."""
+    path, _, function = target.partition(":")
+    if path.endswith(".py"):
+        raise Rejected(
+            f"{target} is Python, not a manifest",
+            fix=f"name module and function: {Path(path).stem}:{function or 'job'}",
+        )
     if is_entrypoint(target) and not Path(target).exists():
         return draft_of(target, folder=Path())
+    if Path(f"{target}.py").exists() and not Path(target).exists():
+        raise Rejected(
+            f"{target} is a module, not a manifest", fix=f"name its function, too: {target}:job"
+        )
     return read_manifest(Path(target))
 
 

@@ -17,16 +17,15 @@ import click
 from penstock.cli import endings, numbers
 from penstock.cli.effective import effective
 from penstock.cli.errors import EXIT_CANCELLED, EXIT_DAMAGED, EXIT_FAILED
-from penstock.cli.job import Job, load, max_parallelism, overrides
+from penstock.cli.job import Job, build, load, max_parallelism, overrides
 from penstock.cli.live import Display, LiveBlock, PlainLines
 from penstock.cli.output import print_json
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, Rejected
 from penstock.dataflow.connector import Sink
 from penstock.dataflow.stream import Environment
 from penstock.runtime.clock import Clock
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig, Outcome
 from penstock.runtime.logs import configure_logging
-from penstock.runtime.program import built
 from penstock.runtime.warm import WarmProcess
 from penstock.spec.orders import JobStatus
 from penstock.spec.parts.snapshots import BUILT_IN_BACKENDS
@@ -50,8 +49,14 @@ def run(
     Raises:
         PenstockError: it could not be started, or not led to an end.
     """
+    if restore == "":
+        raise Rejected(
+            "nothing is named to restore from",
+            where="--restore",
+            fix="write latest, none, a path or a time, or leave it out",
+        )
     job = load(target, parameters)
-    environment = built(job.bound)  # what is wrong with it is told before anything starts
+    environment = build(job)  # what is wrong with it is told before anything starts
     manifest, replaced = effective(
         job, parameters=overrides(parameters), parallelism=parallelism, storage=storage
     )

@@ -145,7 +145,7 @@ state_command.add_command(
             click.Argument(["b"], metavar="NEW"),
             Option(
                 ["--limit"],
-                type=int,
+                type=click.IntRange(min=0),
                 default=10,
                 metavar="N",
                 help="Keys shown of each state",

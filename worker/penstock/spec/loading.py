@@ -85,7 +85,9 @@ def read_manifest(path: Path) -> Draft:
     except IsADirectoryError as e:
         raise Rejected(f"{path} is a folder, not a manifest", fix=_other_files(path / "")) from e
     except OSError as e:
-        raise Rejected(f"{path} cannot be read: {e.strerror}") from e
+        raise Rejected(
+            f"{path} cannot be read: {e.strerror}", fix="let this user read it, or name another file"
+        ) from e
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
