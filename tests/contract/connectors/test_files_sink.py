@@ -381,6 +381,8 @@ def test_a_commit_whose_answer_was_lost_is_done_again(
 def test_what_cannot_be_is_refused_when_the_graph_is_built():
     with pytest.raises(Rejected, match="no folder is named"):
         sinks.Files("")
+    with pytest.raises(Rejected, match="no place for files"):
+        sinks.Files("gs://bucket/out")
     with pytest.raises(Rejected, match="roll_after must be above 0"):
         sinks.Files("out", roll_after=timedelta(0))
     with pytest.raises(Rejected, match="no bucket"):

@@ -491,6 +491,8 @@ def test_a_file_without_lines_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_cannot_be_is_refused_when_the_graph_is_built():
     with pytest.raises(Rejected, match="no file is named"):
         sources.Files("")
+    with pytest.raises(Rejected, match="no place of files"):
+        sources.Files("https://host/in.txt")
     with pytest.raises(Rejected, match="watch must be above 0"):
         sources.Files("a", watch=timedelta(0))
     with pytest.raises(Rejected, match="per_second must be above 0"):

@@ -79,6 +79,12 @@ class Files(Source[T_co]):
     ) -> None:
         if not pattern:
             raise Rejected("no file is named", where="sources.Files", fix="give a path or pattern")
+        if "://" in pattern and not pattern.startswith("s3://"):
+            raise Rejected(
+                f"{pattern!r} is no place of files",
+                where="sources.Files",
+                fix="give a path, a pattern, or s3://bucket/key",
+            )
         if watch is not None and watch <= timedelta(0):
             raise Rejected(
                 f"watch must be above 0, not {watch}", where=f"sources.Files({pattern!r})"

@@ -44,6 +44,12 @@ class Files(Sink[T_contra]):
     ) -> None:
         if not path:
             raise Rejected("no folder is named", where="sinks.Files", fix="give a path")
+        if "://" in path and not path.startswith("s3://"):
+            raise Rejected(
+                f"{path!r} is no place for files",
+                where="sinks.Files",
+                fix="give a folder, or s3://bucket/prefix",
+            )
         if roll_after is not None and roll_after <= timedelta(0):
             raise Rejected(
                 f"roll_after must be above 0, not {roll_after}", where=f"sinks.Files({path!r})"

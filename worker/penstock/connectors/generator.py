@@ -50,7 +50,11 @@ class Generator(Source[T_co]):
         seed: int = 0,
     ) -> None:
         if count is not None and count < 0:
-            raise Rejected(f"count must not be below 0, not {count}", where="sources.Generator")
+            raise Rejected(
+                f"count must not be below 0, not {count}",
+                where="sources.Generator",
+                fix="give a whole number, or leave it out for no end",
+            )
         check_rate(per_second, "sources.Generator")
         self._make = make
         self._count = count

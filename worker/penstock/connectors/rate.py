@@ -42,4 +42,8 @@ class Rate:
 def check_rate(per_second: float | None, where: str) -> None:
     """Refuse what is no rate."""
     if per_second is not None and not per_second > 0:
-        raise Rejected(f"per_second must be above 0, not {per_second}", where=where)
+        raise Rejected(
+            f"per_second must be above 0, not {per_second}",
+            where=where,
+            fix="give a number, or leave it out for no limit",
+        )
