@@ -359,6 +359,18 @@ def test_a_large_map_is_not_kept_at_hand(tmp_path, small_slices):
     assert dict(cell.items()) == {str(i): i for i in range(10)}
 
 
+def test_text_that_cannot_be_stored_is_told_with_its_state(tmp_path):
+    state = ValueState(str)
+    state.name = "name"
+    backend = open_heap(tmp_path, groups=GROUPS, max_parallelism=G, options={})
+    states = KeyedStates(backend, [state.spec()], groups=GROUPS, max_parallelism=G, capacity=100)
+    (lookup,) = states.bind(["k"])
+    states.cells[0][lookup].value = "\ud800"
+    states.freeze()
+    with pytest.raises(Rejected, match=r"state name was given text that is not Unicode: '\\ud800'"):
+        states.write_slice()
+
+
 # ── keys ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -231,7 +231,7 @@ def _by_location(storage: JobStorage, text: str) -> FoundSnapshot:
         data = store.get(path)
         where = f"{store.url}/{path}"
         if data is None:
-            tried.append(where)
+            tried.append(f"{store.url.rstrip('/')}/{path}")
             continue
         manifest = Manifest.from_bytes(data, path=where)
         ref = SnapshotRef(

@@ -81,7 +81,7 @@ class Snapshot:
         if data is None:
             raise Rejected(
                 f"no snapshot: {path}",
-                where=f"looked for {store.url}/{where}",
+                where=f"looked for {store.url.rstrip('/')}/{where}",
                 fix="penstock snapshots lists what there is",
             )
         return cls(store, where, Manifest.from_bytes(data, path=f"{store.url}/{where}"))

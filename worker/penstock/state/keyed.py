@@ -211,7 +211,13 @@ class KeyedStates:
         while some := list(islice(rest, _ROWS_AT_ONCE)):
             for cls, table in zip(self.classes, self.cells, strict=True):
                 changes: Changes = []
-                cls.drain_all([table[lookup] for lookup in some], changes)
+                try:
+                    cls.drain_all([table[lookup] for lookup in some], changes)
+                except UnicodeEncodeError as e:
+                    raise Rejected(
+                        f"state {cls.spec.name} was given text that is not Unicode: {e.object!r}",
+                        fix="decode it with errors='replace' before it is kept",
+                    ) from e
                 self._write_rows(cls.spec.name, changes)
 
     def _write_rows(self, name: str, changes: Changes) -> None:

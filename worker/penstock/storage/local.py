@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from penstock.core.errors import Corrupt, Rejected, Retryable
+from penstock.core.errors import Rejected, Retryable
 from penstock.storage.files import copy, new_file, os_errors_translated
-from penstock.storage.store import ObjectInfo, Stored, check_path
+from penstock.storage.store import ObjectInfo, Stored, check_path, missing
 
 _TEMPORARY = ".penstock-tmp"
 _ABANDONED_AFTER_NS = 24 * 3600 * 10**9
@@ -99,7 +99,7 @@ class LocalStore:
             try:
                 opened = source.open("rb")
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
-                raise Corrupt("an object that should be there is missing", where=str(source)) from e
+                raise missing(str(source)) from e
             with opened, new_file(file, durable=False) as target:
                 return copy(opened, target)
 

@@ -7,9 +7,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from penstock.core.errors import Corrupt
 from penstock.storage.files import copy, new_file, os_errors_translated
-from penstock.storage.store import ObjectInfo, Stored, check_path
+from penstock.storage.store import ObjectInfo, Stored, check_path, missing
 
 
 class MemoryStore:
@@ -78,6 +77,6 @@ class MemoryStore:
         """See Store."""
         data = self.get(path)
         if data is None:
-            raise Corrupt("an object that should be there is missing", where=f"{self._url}/{path}")
+            raise missing(f"{self._url}/{path}")
         with os_errors_translated(file), new_file(file, durable=False) as target:
             return copy(io.BytesIO(data), target)

@@ -21,10 +21,10 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from penstock.core.errors import Corrupt, Rejected, Retryable
+from penstock.core.errors import Rejected, Retryable
 from penstock.storage.files import BLOCK_BYTES, new_file, os_errors_translated
 from penstock.storage.s3_errors import status, translated, translated_code
-from penstock.storage.store import ObjectInfo, Stored, check_path
+from penstock.storage.store import ObjectInfo, Stored, check_path, missing
 
 PART_BYTES = 8 << 20
 """Larger files go up in parts of this size; at most ten of them are in memory per upload."""
@@ -168,7 +168,7 @@ class S3Store:
         with os_errors_translated(file), self._errors_translated(path):
             body = self._open(path)
             if body is None:
-                raise Corrupt("an object that should be there is missing", where=self._where(path))
+                raise missing(self._where(path))
             with body, new_file(file, durable=False) as target:
                 length, crc32 = 0, 0
                 for block in body.iter_chunks(BLOCK_BYTES):

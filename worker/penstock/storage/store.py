@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from penstock.core.errors import Rejected
+from penstock.core.errors import Corrupt, Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,15 @@ def check_path(path: str) -> None:
     """
     if not {"", ".", ".."}.isdisjoint(path.split("/")):
         raise Rejected(f"not an object's path: {path!r}", where="storage")
+
+
+def missing(where: str) -> Corrupt:
+    """An object that a manifest or log entry names is not there."""
+    return Corrupt(
+        "an object that should be there is missing",
+        where=where,
+        fix="put it back, or restore an older snapshot: penstock snapshots lists them",
+    )
 
 
 class Store(Protocol):
