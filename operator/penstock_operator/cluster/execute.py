@@ -128,6 +128,10 @@ class _Deeds:
             case effects.ForgetRevision(name=name):
                 self._delete(REVISIONS, name)
                 self._delete(CONFIG_MAPS, name)
+            case effects.RecordDigests(name=name, digests=digests):
+                kept = {names.IMAGE_DIGEST: facts.digests_text(digests)}
+                with suppress(NotFound):
+                    self._merge(REVISIONS, name, {"metadata": {"annotations": kept}})
             case effects.EnsureShared(revision=revision):
                 self._ensure_shared(self._record_of(revision))
             case effects.EnsureCoordinator(revision=revision):
@@ -180,7 +184,8 @@ class _Deeds:
             live = self._kube.get(REVISIONS, self._job.namespace, name)
             must_be_ours(self._job, live, "ControllerRevision")
             if live["revision"] != effect.number:
-                self._kube.replace(REVISIONS, {**live, "revision": effect.number})
+                version = {"resourceVersion": live["metadata"]["resourceVersion"]}
+                self._merge(REVISIONS, name, {"metadata": version, "revision": effect.number})
 
     def _record_of(self, revision: str) -> Record:
         """As it was kept; never rendered anew once it is."""
@@ -299,6 +304,9 @@ class _Deeds:
         found = facts.savepoint(live)
         if found is None or found.status != status:
             self._kube.replace_status(SAVEPOINTS, {**live, "status": as_written(status)})
+
+    def _merge(self, resource: Resource, name: str, patch: Manifest) -> None:
+        self._kube.merge(resource, self._job.namespace, name, patch)
 
     def _delete(
         self,

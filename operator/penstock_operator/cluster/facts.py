@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,6 +67,7 @@ def pod(manifest: Manifest) -> Pod:
         waiting=waiting,
         message=message,
         termination=_termination(status).get("message"),
+        image_digest=_image_digest(status),
         node=manifest["spec"].get("nodeName"),
     )
 
@@ -102,8 +103,28 @@ def claim(manifest: Manifest, job: str) -> Claim | None:
 
 def revision(manifest: Manifest) -> Revision:
     """A ControllerRevision of ours."""
-    name = manifest["metadata"]["name"]
-    return Revision(manifest["data"]["revision"], name, manifest["revision"])
+    data, metadata = manifest["data"], manifest["metadata"]
+    return Revision(
+        data["revision"],
+        metadata["name"],
+        manifest["revision"],
+        image=data["image"],
+        digests=_digests(metadata.get("annotations", {}).get(names.IMAGE_DIGEST)),
+    )
+
+
+def digests_text(digests: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """What `revision` reads, as the annotation says it."""
+    return json.dumps({part: list(each) for part, each in digests})
+
+
+def _digests(text: str | None) -> dict[str, tuple[str, ...]]:
+    """Empty for what is not ours."""
+    try:
+        found = json.loads(text or "{}")
+        return {str(part): tuple(map(str, each)) for part, each in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def report(manifest: Manifest) -> Report:
@@ -197,6 +218,12 @@ def _termination(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _ours_first(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(status.get("containerStatuses", []), key=lambda c: c["name"] != names.CONTAINER)
+
+
+def _image_digest(status: Mapping[str, Any]) -> str | None:
+    """`sha256:…` of `registry/name@sha256:…`, as a container runtime tells it of our container."""
+    ours = next((c for c in _ours_first(status) if c["name"] == names.CONTAINER), {})
+    return ours.get("imageID", "").rpartition("@")[2] or None
 
 
 def _how_it_ended(termination: Mapping[str, Any]) -> str | None:

@@ -197,16 +197,6 @@ class Kube:
             content_type="application/merge-patch+json",
         )
 
-    def replace(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """The whole object, of the very version that was read."""
-        metadata = manifest["metadata"]
-        return self._ask(
-            "PUT",
-            resource.path(metadata["namespace"], metadata["name"]),
-            query={"fieldManager": MANAGER},
-            body=manifest,
-        )
-
     def replace_status(self, resource: Resource, manifest: Manifest) -> Manifest:
         """The whole status, of the very version that was read; returns what was stored."""
         metadata = manifest["metadata"]

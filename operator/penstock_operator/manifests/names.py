@@ -23,6 +23,8 @@ LABEL_ROLE = f"{GROUP}/role"
 
 APPLIED = f"{GROUP}/applied"
 """Hash of what was applied: the object is left alone while it is the same."""
+IMAGE_DIGEST = f"{GROUP}/image-digest"
+"""On a ControllerRevision: what the pods of that revision were pulled as."""
 PURPOSE = f"{GROUP}/purpose"
 AGAINST = f"{GROUP}/against"
 ALL_CHECKPOINTS = "checkpoints"

@@ -38,6 +38,15 @@ class ForgetRevision:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDigests:
+    """Keep with the ControllerRevision of this name what its pods were pulled as: image digests, the
+    oldest first, of coordinator and worker."""
+
+    name: str
+    digests: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EnsureShared:
     """Everything of a revision that is neither workload nor pod: service account, token, services,
     configuration, disruption budget, network policy."""
@@ -147,6 +156,7 @@ Effect: TypeAlias = (
     SetFinalizer
     | RecordRevision
     | ForgetRevision
+    | RecordDigests
     | EnsureShared
     | EnsureCoordinator
     | EnsureWorkers

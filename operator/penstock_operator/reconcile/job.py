@@ -6,8 +6,9 @@ server and no coordinator; `cluster.observe` brings the facts, `cluster.execute`
 the status first. What cannot be taken back is decided only from an intention that was read back.
 
 In this order: what is the world like (`summary`), is the object going (`deletion`), may anything be
-done, is the spec valid, what did people ask (`requests`), go on with the move or choose one
-(`lifecycle`), keep what should be there (`steady`), Savepoints, and what follows for conditions.
+done, is the spec valid, what runs under its name (`images`), what did people ask (`requests`), go on
+with the move or choose one (`lifecycle`), keep what should be there (`steady`), Savepoints, and what
+follows for conditions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from penstock.spec.streamjob import StreamJobSpec
 from penstock_operator.reconcile import (
     checking,
     deletion,
+    images,
     lifecycle,
     requests,
     savepoint,
@@ -55,6 +57,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
 def _take_care(turn: Turn) -> None:
     deletion.guard(turn)
     _record_revision(turn)
+    images.look(turn)
     requests.take(turn)
     if turn.move is None:
         _keep(turn)

@@ -54,6 +54,7 @@ class Pod:
 
     `waiting` is the reason why its container does not run (`ImagePullBackOff`), `message` what is
     said about it. `termination` is the termination message of the last container that ended.
+    `image_digest` is what its container runs, whatever tag it was pulled by.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Pod:
     waiting: str | None = None
     message: str | None = None
     termination: str | None = None
+    image_digest: str | None = None
     node: str | None = None
 
 
@@ -92,11 +94,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted revision: a ControllerRevision of this job, `number` counting up."""
+    """An accepted revision: a ControllerRevision of this job, `number` counting up.
+
+    `image` is the one that its pods name; `digests` what they were seen to run, by coordinator and
+    worker, the oldest first.
+    """
 
     id: str
     name: str
     number: int
+    image: str = ""
+    digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

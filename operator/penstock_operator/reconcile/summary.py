@@ -247,7 +247,7 @@ def _reconciling(turn: Turn, stall: Stall | None) -> Finding:
     move = turn.status.move
     if move is None:
         return _finding(ConditionType.RECONCILING, False, Stall("Settled", turn.waits_for or ""))
-    said = "; ".join(text for text in (move.reason, turn.waits_for) if text)
+    said = "; ".join(filter(None, (move.reason, move.image_changed, turn.waits_for)))
     reason = f"{move.kind}{move.step}"
     return _finding(ConditionType.RECONCILING, stall is None, Stall(reason, said))
 

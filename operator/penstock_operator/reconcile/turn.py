@@ -218,6 +218,7 @@ class Turn:
     def finish(self, outcome: str, message: str, *, phase: Phase, is_warning: bool = False) -> None:
         """The move is over."""
         move = self._drafted()
+        message = "; ".join(filter(None, (message, move.image_changed)))
         entry = HistoryEntry(at=self.now, move=move.kind, outcome=outcome, message=message)
         history = (*self.status.history, entry)[-HISTORY_LENGTH_MAX:]
         self.update(move=None, phase=phase, history=history)

@@ -127,6 +127,9 @@ class Move(StatusModel):
     )
     error: Text | None = Field(default=None, description="Why the last try of the step failed.")
     reason: Text | None = Field(default=None, description="Why it is done.")
+    image_changed: Text | None = Field(
+        default=None, description="That its pods run another image than the revision's did before."
+    )
 
 
 class SnapshotView(StatusModel):

@@ -93,6 +93,24 @@ def test_a_revision_keeps_what_its_pods_are_made_from(job):
     assert job.observe().observed.accepted.parallelism == 2
 
 
+def test_what_pods_were_pulled_as_is_kept_with_the_revision_beside_its_data(job):
+    revision = accepted(job)
+    name, data = f"words-{revision}", job.find(REVISIONS, f"words-{revision}")["data"]
+    digests = (("coordinator", ("sha256:a",)), ("worker", ("sha256:a", "sha256:b")))
+    for _ in range(2):
+        job.do(effects.RecordDigests(name, digests))
+    (seen,) = job.observe().observed.revisions
+    assert (seen.image, tuple(seen.digests.items())) == (WORKER_IMAGE, digests)
+    kept = job.find(REVISIONS, name)
+    assert kept["data"] == data
+    assert kept["metadata"]["annotations"]["penstock.dev/image-digest"] == (
+        '{"coordinator": ["sha256:a"], "worker": ["sha256:a", "sha256:b"]}'
+    )
+    job.do(effects.RecordRevision(revision, 7))
+    assert job.observe().observed.revisions[0].digests == dict(digests)
+    job.do(effects.ForgetRevision(name), effects.RecordDigests(name, digests))
+
+
 def test_all_that_a_job_runs_on_is_made_once(job):
     revision = accepted(job)
     job.do(*all_of(revision))

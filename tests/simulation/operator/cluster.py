@@ -61,6 +61,7 @@ class RecordObject:
     revision: str
     spec: StreamJobSpec
     owner: str
+    digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ class PodObject:
     restarts: int = 0
     waiting: str | None = None
     termination: str | None = None
+    image_digest: str | None = None
     process: Coordinator | None = None
     registered_with: Coordinator | None = None
     purpose: str = ""
@@ -111,6 +113,7 @@ class PodObject:
             restarts=self.restarts,
             waiting=self.waiting,
             termination=self.termination,
+            image_digest=self.image_digest,
         )
 
     def report(self) -> Report:
@@ -176,6 +179,7 @@ class Cluster:
         self.pods: dict[str, PodObject] = {}
         self.claims: dict[int, ClaimObject] = {}
         self.savepoints: dict[str, SavepointObject] = {}
+        self.tags_moved = 0
         self.is_namespace_terminating = False
         self.was_taken_apart = False
         """Whether somebody deleted the Deployment: then nobody could be told to stop."""
@@ -410,6 +414,7 @@ class Cluster:
             self._waits(pod, "CrashLoopBackOff")
             return
         pod.is_running, pod.waiting = True, None
+        pod.image_digest = f"sha256:{code.image}@{self.tags_moved}"
         self.changed()
 
     def _waits(self, pod: PodObject, reason: str) -> None:

@@ -152,7 +152,10 @@ class OperatorProcess:
                 deleted_at=job.deleted_at,
                 is_namespace_terminating=cluster.is_namespace_terminating,
             ),
-            revisions=tuple(Revision(r.revision, r.name, r.number) for r in records),
+            revisions=tuple(
+                Revision(r.revision, r.name, r.number, r.spec.image or "", r.digests)
+                for r in records
+            ),
             coordinator_workload=_workload(cluster.deployment),
             worker_workload=_workload(cluster.stateful_set),
             coordinator_pods=tuple(p.seen() for p in cluster.of_role("coordinator")),
@@ -233,6 +236,9 @@ class OperatorProcess:
                     self._check_forgotten(record.revision)
                     del cluster.records[record.revision]
                     cluster.shared.discard(record.revision)
+            case do.RecordDigests(name=name, digests=digests):
+                for record in cluster.records.values():
+                    record.digests = dict(digests) if record.name == name else record.digests
             case do.EnsureShared(revision=revision):
                 self._recorded(revision)
                 self._may_create()

@@ -142,7 +142,7 @@ class Simulation:
     def _trouble(self) -> None:
         cluster, rng = self._cluster, self._rng
         coordinators, workers = cluster.of_role("coordinator"), cluster.of_role("worker")
-        match rng.randrange(9):
+        match rng.randrange(10):
             case 0 | 1 if coordinators:
                 self.note("the coordinator's process is killed")
                 cluster.kill_process(rng.choice(coordinators))
@@ -173,6 +173,9 @@ class Simulation:
                 cluster.job.status = StreamJobStatus()
                 cluster.job.version += 1
                 cluster.changed()
+            case 9:
+                self.note("tags are moved")
+                cluster.tags_moved += 1
             case _:
                 pass
 

@@ -27,6 +27,8 @@ def test_troubles_and_moves_happen():
         "a worker is evicted",
         "is lost",
         "somebody deletes the StatefulSet",
+        "goes with its StatefulSet",
+        "event ImageChanged",
         "RollingBack, Rollback",
         "Rescaling, Rescale",
         "Suspending, Suspend",

@@ -6,7 +6,7 @@ import pytest
 
 from penstock_operator.cluster import facts
 from penstock_operator.cluster.observe import status_of
-from penstock_operator.reconcile.observed import Claim, PodPhase, Report
+from penstock_operator.reconcile.observed import Claim, PodPhase, Report, Revision
 from penstock_operator.resources.status import Phase, StreamJobStatus
 
 CREATED = "2026-03-01T12:00:00Z"
@@ -51,6 +51,44 @@ def test_a_running_pod():
     assert (found.phase, found.is_ready, found.restarts) == (PodPhase.RUNNING, True, 2)
     assert (found.ordinal, found.revision, found.node) == (3, "r1", "node-1")
     assert (found.waiting, found.message, found.created_at) == (None, None, NOW)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "digest"),
+    [
+        ("registry.example/words@sha256:abc", "sha256:abc"),
+        ("sha256:abc", "sha256:abc"),
+        ("docker-pullable://words@sha256:abc", "sha256:abc"),
+        ("", None),
+    ],
+)
+def test_what_a_pod_runs_is_the_digest_of_our_containers_image(image_id, digest):
+    other = container({"running": {}}, name="a-proxy", imageID="registry.example/proxy@sha256:def")
+    ours = container({"running": {}}, imageID=image_id)
+    found = facts.pod(pod(phase="Running", containerStatuses=[other, ours]))
+    assert found.image_digest == digest
+    assert facts.pod(pod(phase="Pending")).image_digest is None
+
+
+@pytest.mark.parametrize(
+    ("text", "digests"),
+    [
+        ('{"worker": ["sha256:a", "sha256:b"]}', {"worker": ("sha256:a", "sha256:b")}),
+        (None, {}),
+        ("", {}),
+        ("{", {}),
+        ("[]", {}),
+        ('{"worker": 3}', {}),
+    ],
+)
+def test_digests_that_are_kept_with_a_revision(text, digests):
+    annotations = {} if text is None else {"annotations": {"penstock.dev/image-digest": text}}
+    manifest = {
+        "metadata": {"name": "words-r1", **annotations},
+        "revision": 3,
+        "data": {"revision": "r1", "image": "words:1"},
+    }
+    assert facts.revision(manifest) == Revision("r1", "words-r1", 3, "words:1", digests)
 
 
 def test_an_image_that_cannot_be_pulled_is_what_a_pod_waits_for():

@@ -106,6 +106,8 @@ class World:
         self.status = StreamJobStatus()
         self.deleted_at: datetime | None = None
         self.revisions: dict[str, tuple[int, StreamJobSpec]] = {}
+        self.digests: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.image_digest: str | None = None
         self.coordinator: Workload | None = None
         self.workers: Workload | None = None
         self.pods: dict[str, Pod] = {}
@@ -157,7 +159,10 @@ class World:
                 status=StreamJobStatus.model_validate_json(self.status.model_dump_json()),
                 deleted_at=self.deleted_at,
             ),
-            revisions=tuple(Revision(r, f"{NAME}-{r}", n) for r, (n, _) in self.revisions.items()),
+            revisions=tuple(
+                Revision(r, f"{NAME}-{r}", n, kept.image or "", self.digests.get(r, {}))
+                for r, (n, kept) in self.revisions.items()
+            ),
             coordinator_workload=self.coordinator,
             worker_workload=self.workers,
             coordinator_pods=tuple(p for p in self.pods.values() if p.ordinal is None),
@@ -231,6 +236,8 @@ class World:
                 self.revisions.setdefault(revision, (number, self.spec))
             case do.ForgetRevision(name):
                 self.revisions.pop(name.removeprefix(f"{NAME}-"))
+            case do.RecordDigests(name, digests):
+                self.digests[name.removeprefix(f"{NAME}-")] = dict(digests)
             case do.EnsureShared(revision):
                 assert revision in self.revisions
             case do.EnsureCoordinator(revision):
@@ -470,7 +477,14 @@ class World:
     def _pod(self, suffix: str, revision: str, ordinal: int | None) -> None:
         name = f"{NAME}-{suffix}"
         self.pods[name] = Pod(
-            name, self._uid(), revision, PodPhase.RUNNING, True, self.now, ordinal=ordinal
+            name,
+            self._uid(),
+            revision,
+            PodPhase.RUNNING,
+            True,
+            self.now,
+            ordinal=ordinal,
+            image_digest=self.image_digest,
         )
 
     def _uid(self) -> str:
