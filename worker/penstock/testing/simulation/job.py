@@ -19,7 +19,7 @@ from penstock.core.keys import decode_key, encode_key, key_length
 from penstock.core.manifest import Manifest
 from penstock.core.rows import PLAIN, group_width
 from penstock.dataflow.connector import Reader, Sink, SinkContext, Source, SourceContext, Writer
-from penstock.dataflow.functions import Context, KeyedFunction
+from penstock.dataflow.functions import Context, KeyedFunction, SupportsProcess
 from penstock.dataflow.nodes import SINK_PENDING, SOURCE_POSITION
 from penstock.dataflow.states import ValueState
 from penstock.dataflow.stream import Environment
@@ -120,11 +120,12 @@ def _key(record: Record) -> int:
 def environment(
     read: Callable[[SourceContext], Reader[Record]],
     write: Callable[[SinkContext], Writer[Record]],
+    counts: Callable[[], SupportsProcess[int, Record, Record]] = Counts,
 ) -> Environment:
-    """The job as its author builds it."""
+    """The job as its author builds it; `counts` may be another version of what keeps the state."""
     env = Environment(JOB)
     lines = env.source(Lines(read), uid=LINES)
-    lines.key_by(_key).process(Counts(), uid=COUNTS).sink(Written(write), uid=OUT)
+    lines.key_by(_key).process(counts(), uid=COUNTS).sink(Written(write), uid=OUT)
     lines.rebalance().sink(Written(write), uid=AUDIT, parallelism=1)
     return env
 

@@ -63,7 +63,8 @@ class Oracles:
         if self.newest is not None and self.newest.hold is not None:
             self.former_hold = self.newest.hold
             is_other = entry.attempt.revision != self.newest.attempt.revision
-            if is_other and entry.attempt.restored_from != self.former_hold.from_:
+            goes_back = entry.attempt.restored_from == self.former_hold.from_
+            if is_other and not goes_back and not self._may_leave_hold(entry):
                 raise Violation("another revision goes on from what a hold withholds")
         self.newest = entry
         self._lineage.add(entry.nonce)
@@ -77,13 +78,17 @@ class Oracles:
         point = log.recovery_point(entry)
         if point is not None:
             self.check_state(point, self.manifest(point))
-        if not _has_dropped_all(entry):
+        if not has_dropped_all(entry):
             self._check_nothing_past(point, "the recovery point")
         if entry.end is not None and entry.end.committed and point is not None:
             after = entry.hold.after if entry.hold else point.id
             for name, checkpoint in job.pending_of(self.manifest(point)):
                 if checkpoint <= after and self._outside.transactions[name].state != "committed":
                     raise Violation(f"the end is told as committed, {name} is not")
+
+    def _may_leave_hold(self, entry: Entry) -> bool:
+        """Whether somebody wanted it so."""
+        return False
 
     def _on_commit(self, transaction: Transaction) -> None:
         assert self.newest is not None, transaction
@@ -234,7 +239,7 @@ class Oracles:
         wanted = sorted(self._input.records())
         for sink in SINKS:
             visible = self._outside.visible(sink)
-            if _has_dropped_all(entry):
+            if has_dropped_all(entry):
                 if len(set(visible)) != len(visible):
                     raise Violation(f"{sink} shows a record twice")
             elif visible != wanted:
@@ -256,7 +261,7 @@ class Oracles:
                 self._check_savepoint(path)
 
 
-def _has_dropped_all(entry: Entry) -> bool:
+def has_dropped_all(entry: Entry) -> bool:
     """Whether the job was cancelled and its checkpoints deleted, as was asked for."""
     end = entry.end
     return end is not None and end.kind is EndKind.CANCELLED and end.go_on_from is None

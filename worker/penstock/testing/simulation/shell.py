@@ -126,6 +126,10 @@ class Shell:
                 self.drive(recovery.read_job(JOB), self.take)
             case do.Append(entry):
                 self.append(entry)
+            case do.WriteManifest(path, manifest) if self.sim.vain_stops.refuses(manifest):
+                reason = f"the store refuses {path}"
+                refused = told.ManifestRefused(manifest.checkpoint, reason, is_taken=False)
+                self.sim.world.soon(lambda: self.guard(lambda: self.take(refused)), at_most_ms=50)
             case do.WriteManifest(path, manifest):
                 data = manifest.to_bytes()
                 self.drive(

@@ -22,6 +22,7 @@ from penstock.testing.simulation.job import GRAPH, JOB, Input, environment
 from penstock.testing.simulation.oracles import Oracles
 from penstock.testing.simulation.outside import Outside, Violation
 from penstock.testing.simulation.shell import Connection, Shell
+from penstock.testing.simulation.stops import VainStops
 from penstock.testing.simulation.store import SAVEPOINTS, SimulatedStore
 from penstock.testing.simulation.tasks import Channel, LinesReader, OutsideWriter
 from penstock.testing.simulation.worker import Worker
@@ -33,6 +34,7 @@ DEADLINE_MS = 900_000
 SETTLE_MS = 45_000
 CALM_SEEDS = 8
 EVENTFUL_SEEDS = 3
+VAIN_SEEDS = 5
 _MANIFEST = StreamJob.model_validate(
     {
         "apiVersion": "penstock.dev/v1alpha1",
@@ -55,7 +57,8 @@ class Outcome:
 
 class Simulation:
     """A job, its processes and its troubles. Every eighth seed is calm: nothing fails. Every third is
-    eventful: there is more to read, and more is ordered, upgrades with holds above all.
+    eventful: there is more to read, and more is ordered, upgrades with holds above all. In every fifth
+    stops are ordered that cannot succeed.
 
     `shell` may be a subclass that breaks a rule, to see that it is noticed.
     """
@@ -69,13 +72,16 @@ class Simulation:
         self.store = SimulatedStore(self.world)
         self.outside = Outside(self.world)
         self.is_eventful = seed % EVENTFUL_SEEDS == 1
-        most = 150 if self.is_eventful else 50
+        has_vain_stops = seed % VAIN_SEEDS == 2
+        most = 150 if self.is_eventful or has_vain_stops else 50
         self.input = Input(tuple(rng.randrange(0, most) for _ in range(rng.randrange(2, 5))))
         self.oracles = Oracles(self.world, self.store, self.outside, self.input)
         self.speed = rng.choice((0.03, 0.1, 0.3))
         self.declines = 0.0
+        self.turns_ms = (5, 60)
         self.shells: list[Shell] = []
         self.workers = [Worker(self, WorkerId(i)) for i in range(WORKERS)]
+        self.vain_stops = VainStops(self, 2 if has_vain_stops else 0)
         self._shell = shell
         self._settings = CheckpointSettings(
             interval_ms=rng.choice((300, 1_000, 3_000)),
@@ -223,6 +229,7 @@ class Simulation:
         self._keep_one()
         self._connect()
         self._order()
+        self.vain_stops.begin()
 
     def _calm_down(self) -> None:
         self.store.faults = self.store.slow = self.declines = 0.0
@@ -284,7 +291,7 @@ class Simulation:
     def _order(self) -> None:
         """A person who wants the job to run to its end, with some wishes on the way."""
         alive = [s for s in self.shells if s.is_alive and not s.is_paused]
-        if alive:
+        if alive and not self.vain_stops.are_watched:
             self._order_from(self.world.rng.choice(alive))
         self.world.after(self.world.rng.randrange(200, 1_500), self._order)
 
@@ -304,22 +311,22 @@ class Simulation:
         number = self._orders
         wish = rng.randrange(25 if self.is_eventful else 50)
         if wish < 3:
-            self._send(shell, told.SavepointOrdered(f"savepoint-{number}"))
+            self.send(shell, told.SavepointOrdered(f"savepoint-{number}"))
         elif wish == 3:
-            self._send(shell, told.CheckpointOrdered(f"checkpoint-{number}"))
+            self.send(shell, told.CheckpointOrdered(f"checkpoint-{number}"))
         elif wish in (4, 5) and self._stops:
             self._stops -= 1
-            self._send(shell, told.StopOrdered(f"stop-{number}"))
+            self.send(shell, told.StopOrdered(f"stop-{number}"))
         elif wish in (6, 7) and self._stops and not (self.is_calm and _is_uploading(shell)):
             self._stops -= 1
             retain = rng.choice((None, True, True, True, False))
-            self._send(shell, told.CancelOrdered(f"cancel-{number}", retain))
+            self.send(shell, told.CancelOrdered(f"cancel-{number}", retain))
         elif wish in (8, 9, 10):
             target = rng.randrange(1, WORKERS + 2)
-            self._send(shell, told.RescaleOrdered(f"rescale-{number}", target))
+            self.send(shell, told.RescaleOrdered(f"rescale-{number}", target))
         elif wish == 11:
             live = {"interval": rng.choice((200, 700, 2_000))}
-            self._send(shell, told.SettingsOrdered(f"settings-{number}", live))
+            self.send(shell, told.SettingsOrdered(f"settings-{number}", live))
         elif wish == 12:
             self._order_disposal(shell, number)
         elif wish in (13, 14) and self._upgrades and not self.is_calm:
@@ -333,7 +340,7 @@ class Simulation:
         seq = entry.seq if entry else 0
         goes_back = entry is not None and rng.random() < (0.4 if entry.hold else 0.25)
         self._starts += 1
-        self._send(
+        self.send(
             shell,
             told.StartOrdered(
                 f"start-{seq}-{self._starts}",
@@ -357,7 +364,7 @@ class Simulation:
             path = self.world.rng.choice(paths)
             manifest = Manifest.from_bytes(self.store.objects[path], path=path)
             folder = path.removeprefix(SAVEPOINTS + "/").removesuffix("/" + METADATA)
-            self._send(shell, told.DisposeOrdered(f"dispose-{number}", folder, manifest))
+            self.send(shell, told.DisposeOrdered(f"dispose-{number}", folder, manifest))
 
     def _change_revision(self) -> None:
         """Other code is to run: coordinators of the old one are ended, but for one that is paused."""
@@ -369,7 +376,8 @@ class Simulation:
                 shell.die()
         self._start_coordinator()
 
-    def _send(self, shell: Shell, order: told.Event) -> None:
+    def send(self, shell: Shell, order: told.Event) -> None:
+        """Order something, sometimes twice."""
         self.world.note(f"ordered from {shell.name}: {_short(order)}")
         shell.take(order)
         if self.world.chance(0.3):

@@ -67,12 +67,12 @@ class SimulatedStore:
 
         def serve() -> None:
             if not world.chance(self.faults):
-                answer = self._do(request)
+                answer = self.do(request)
                 world.soon(lambda: reply(answer), at_most_ms=self.delay_ms)
                 return
             kind = world.rng.randrange(3)
             if kind == 0:
-                self._do(request)
+                self.do(request)
             elif kind == 1 and not isinstance(request, (Get, List)):
                 world.note(f"store: {_name(request)} hangs")
                 world.after(world.rng.randrange(20_000), lambda: self._do_late(request))
@@ -92,9 +92,10 @@ class SimulatedStore:
 
     def _do_late(self, request: Request) -> None:
         self._world.note(f"store: {_name(request)} arrives late")
-        self._do(request)
+        self.do(request)
 
-    def _do(self, request: Request) -> StoreAnswer:
+    def do(self, request: Request) -> StoreAnswer:
+        """Carry out a request at once, whose outcome is told."""
         match request:
             case PutIfAbsent(path, data):
                 if path in self.objects:

@@ -11,16 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
 from penstock.checkpoint.log import Get, StoreAnswer, Unknown
 from penstock.core import paths
-from penstock.core.chains import chains
+from penstock.core.chains import Chain, chains
 from penstock.core.failure import Failure
 from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle
-from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId, SubtaskId, WorkerId
+from penstock.core.ids import (
+    AttemptNumber,
+    ChannelId,
+    CheckpointId,
+    OperatorId,
+    SubtaskId,
+    WorkerId,
+)
 from penstock.core.keygroups import KeyGroupRange
 from penstock.core.snapshots import KeyedSource, OperatorRestore
 from penstock.network import frames
@@ -28,15 +35,42 @@ from penstock.network.frames import AnyFrame
 from penstock.runtime.assembly import Assembly, Surroundings
 from penstock.runtime.mailbox import Mailbox
 from penstock.runtime.pairing import Pairing
+from penstock.runtime.program import Program
 from penstock.state import canonical
 from penstock.state.backend import LocalPart
 from penstock.testing.simulation import job
-from penstock.testing.simulation.job import GRAPH, JOB, MAX_PARALLELISM, Rows
-from penstock.testing.simulation.store import RETRY_MS, SAVEPOINTS, Delete, Put
-from penstock.testing.simulation.tasks import Helper
+from penstock.testing.simulation.job import JOB, MAX_PARALLELISM, Rows
+from penstock.testing.simulation.store import RETRY_MS, SAVEPOINTS, Delete, Put, SimulatedStore
+from penstock.testing.simulation.tasks import Channel, Helper
+from penstock.testing.simulation.world import World
 
-if TYPE_CHECKING:
-    from penstock.testing.simulation.simulation import Simulation
+
+class Around(Protocol):
+    """What a worker needs of the simulation that it is part of."""
+
+    world: World
+    store: SimulatedStore
+    folder: Path
+    declines: float
+    """Share of snapshots that a worker cannot take."""
+    turns_ms: tuple[int, int]
+    """How long it is from some turns of a mailbox to the next, from and to."""
+
+    def uuid(self) -> str:
+        """Never the same twice."""
+        ...
+
+    def program(self) -> Program:
+        """The job as one child has it; each calls it for itself."""
+        ...
+
+    def channel(self, attempt: AttemptNumber, name: ChannelId) -> Channel:
+        """One channel of an attempt, the same for both its ends."""
+        ...
+
+    def close_channels(self, attempt: AttemptNumber, subtasks: dict[SubtaskId, Chain]) -> None:
+        """A child died: its channels are lost."""
+        ...
 
 
 @dataclass(slots=True)
@@ -70,7 +104,9 @@ class Child:
         self._worker = worker
         self._sim = worker.sim
         self._prepare = prepare
-        by_head = {c.head: c for c in chains(GRAPH, parallelism=prepare.attempt.parallelism)}
+        self._program = self._sim.program()
+        graph = self._program.graph
+        by_head = {c.head: c for c in chains(graph, parallelism=prepare.attempt.parallelism)}
         self.chains = {s: by_head[s.operator] for s in prepare.subtasks[worker.id]}
         self._mailbox: Mailbox | None = None
         self._assembly: Assembly | None = None
@@ -81,6 +117,16 @@ class Child:
         self._confirmed: CheckpointId | None = None
         self._fetching = 0
         self._restore()
+
+    @property
+    def runs(self) -> bool:
+        """Whether records flow."""
+        return self.is_alive and self._mailbox is not None and not self._prepare.commit_only
+
+    @property
+    def has_completed(self) -> bool:
+        """Whether it was told that a checkpoint of its attempt is complete."""
+        return self._confirmed is not None
 
     def die(self) -> None:
         """End at once; what it asked the world outside to do still happens."""
@@ -171,7 +217,7 @@ class Child:
             restore=restore,
             committed=prepare.committed,
             job_nonce=prepare.job_nonce,
-            graph=GRAPH.to_json(),
+            graph=self._program.graph.to_json(),
             commit_only=prepare.commit_only,
             fetched=fetched,
         )
@@ -182,7 +228,7 @@ class Child:
             warn=sim.world.note,
             input_of=partial(sim.channel, self.attempt),
         )
-        self._assembly = Assembly(sim.program(), plan, around)
+        self._assembly = Assembly(self._program, plan, around)
         if prepare.commit_only:
             self.run()
         else:
@@ -209,7 +255,7 @@ class Child:
         # Several at one time: records then wait in an exchange while barriers come.
         for _ in range(world.rng.randrange(1, 4)):
             mailbox.turn(world.now_ms)
-        world.after(world.rng.randrange(5, 60), lambda: self._turn(mailbox))
+        world.after(world.rng.randrange(*self._sim.turns_ms), lambda: self._turn(mailbox))
 
     def _said(self, frame: AnyFrame) -> None:
         tell = self._worker.tell
@@ -376,7 +422,7 @@ class Child:
 class Worker:
     """A supervisor: holds the connection, prepares and cancels children."""
 
-    def __init__(self, sim: Simulation, id: WorkerId) -> None:
+    def __init__(self, sim: Around, id: WorkerId) -> None:
         self.sim = sim
         self.id = id
         self.child: Child | None = None

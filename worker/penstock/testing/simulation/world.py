@@ -12,11 +12,16 @@ class World:
     """Fake time in milliseconds, and the only source of randomness."""
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         self.rng = random.Random(seed)
         self.now_ms = 0
         self.trace: list[str] = []
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
+
+    def another_rng(self, name: str) -> random.Random:
+        """One whose use changes nothing of what else happens in this seed."""
+        return random.Random(f"{self._seed} {name}")
 
     def after(self, delay_ms: int, act: Callable[[], None]) -> None:
         """Do something later; what is due at the same time happens in the order it was asked for."""

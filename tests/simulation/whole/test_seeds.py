@@ -1,0 +1,44 @@
+"""The operator over the production coordinators and mailboxes, in a world that fails, from seeds: whatever was
+asked for comes about, every record counts once, no snapshot is lost."""
+
+import pytest
+from tests.simulation.whole.simulation import Simulation, failures
+
+SEEDS = 48
+BLOCK = 6
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+def test_every_record_counts_once_and_all_comes_to_rest_whatever_goes_wrong(first: int):
+    assert failures(range(first, first + BLOCK)) == []
+
+
+def test_the_same_seed_gives_the_same_trace():
+    assert Simulation(3).run() == Simulation(3).run()
+    assert Simulation(3).run().trace != Simulation(4).run().trace
+
+
+def test_troubles_and_moves_happen():
+    trace = "\n".join(line for seed in range(SEEDS // 2) for line in Simulation(seed).run().trace)
+    for what in (
+        "the operator is killed",
+        "the coordinator's process is killed",
+        "stands still",
+        "stands down",
+        "node of job-worker",
+        "node of job-coordinator",
+        "loses its connection",
+        "arrives late",
+        "checkpoint failed",
+        "a worker is evicted",
+        "somebody deletes the StatefulSet",
+        "RollingBack, Rollback",
+        "Rescaling, Rescale",
+        "Suspending, Suspend",
+        "Restoring, Restore",
+        "Deleting, Delete",
+        "released",
+        "origin=<Origin.HOLD",
+        "in a hold",
+    ):
+        assert what in trace, what
