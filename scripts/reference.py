@@ -344,7 +344,7 @@ def metrics_page() -> str:
 
 def _operators_metrics() -> Iterator[str]:
     """What the Kubernetes operator counts about itself."""
-    from penstock_operator.cluster.metrics import Metrics
+    from penstock_operator.cluster.loop.metrics import Metrics
 
     yield "## The Kubernetes operator's own\n"
     yield "What the operator's pod answers at `/metrics` on port 8080, the Service `penstock-metrics`.\n"

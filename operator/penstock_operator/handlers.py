@@ -1,7 +1,7 @@
 """The operator's process: every kopf decorator, and the command line.
 
 kopf only watches. Whatever it sees puts a job's name into our own queue, where one turn per job runs at
-a time: observe, decide, execute (`cluster.turn`). Nothing is kept that a restart would miss.
+a time: observe, decide, execute (`cluster.loop.turn`). Nothing is kept that a restart would miss.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 import kopf
 
 from penstock.core.errors import PenstockError
-from penstock_operator.cluster.agenda import Agenda
 from penstock_operator.cluster.coordinator_client import IN_CLUSTER, CoordinatorClient
 from penstock_operator.cluster.events import Recorder
 from penstock_operator.cluster.execute import Tools
-from penstock_operator.cluster.health import make_server
 from penstock_operator.cluster.keys import cluster_identity, operator_key
 from penstock_operator.cluster.kube import SAVEPOINTS, STREAM_JOBS, Kube
 from penstock_operator.cluster.log import Forwarding, Log, make_log
+from penstock_operator.cluster.loop.agenda import Agenda
+from penstock_operator.cluster.loop.health import make_server
+from penstock_operator.cluster.loop.metrics import Metrics
+from penstock_operator.cluster.loop.queue import WorkQueue
+from penstock_operator.cluster.loop.schema import SchemaGate
+from penstock_operator.cluster.loop.turn import Turns
 from penstock_operator.cluster.memory import Memory
-from penstock_operator.cluster.metrics import Metrics
 from penstock_operator.cluster.observe import JobKey, Observer, Settings
-from penstock_operator.cluster.queue import WorkQueue
-from penstock_operator.cluster.schema import SchemaGate
-from penstock_operator.cluster.turn import Turns
 from penstock_operator.reconcile.job import reconcile
 from penstock_operator.resources.names import GROUP, LABEL_JOB, VERSION
 

@@ -189,8 +189,8 @@ def test_health_and_figures_are_served(bench, running):
     assert running.get("/healthz")[0] == 200
     status, page = running.get("/metrics")
     assert status == 200
-    assert 'penstock_operator_reconciles_total{outcome="done"}' in page
-    assert "penstock_operator_jobs{phase=" in page
+    assert 'penstock_kubernetes_reconciles_total{outcome="done"}' in page
+    assert "penstock_kubernetes_streamjobs{phase=" in page
     assert running.get("/else")[0] == 404
 
 

@@ -9,10 +9,10 @@ from tests.process.apiserver.deeds import eventually, make_bench, playing_coordi
 
 from penstock.core.errors import Rejected
 from penstock_operator.cluster.kube import SAVEPOINTS, NamespaceGoes
-from penstock_operator.cluster.metrics import Metrics
+from penstock_operator.cluster.loop.metrics import Metrics
+from penstock_operator.cluster.loop.schema import SchemaGate
+from penstock_operator.cluster.loop.turn import IDLE, Turns
 from penstock_operator.cluster.observe import JobKey
-from penstock_operator.cluster.schema import SchemaGate
-from penstock_operator.cluster.turn import IDLE, Turns
 from penstock_operator.reconcile import effects
 from penstock_operator.reconcile.effects import Decision
 from penstock_operator.resources.names import FINALIZER_SAVEPOINT

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from penstock_operator.cluster.agenda import BACKOFF_MAX_S, SETTLE_S, Agenda
+from penstock_operator.cluster.loop.agenda import BACKOFF_MAX_S, SETTLE_S, Agenda
 
 NOON = 1000.0
 

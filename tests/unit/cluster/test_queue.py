@@ -8,9 +8,9 @@ from collections import Counter
 from datetime import timedelta
 
 from penstock.core.errors import Retryable
-from penstock_operator.cluster.agenda import Agenda
 from penstock_operator.cluster.log import make_log
-from penstock_operator.cluster.queue import WorkQueue
+from penstock_operator.cluster.loop.agenda import Agenda
+from penstock_operator.cluster.loop.queue import WorkQueue
 
 PATIENCE_S = 20
 

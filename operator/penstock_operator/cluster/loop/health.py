@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from penstock_operator.cluster.metrics import CONTENT_TYPE, Metrics
+from penstock_operator.cluster.loop.metrics import CONTENT_TYPE, Metrics
 
 AGE_MAX_S = 180.0
 """Longer than the requests of one turn may take."""

@@ -21,19 +21,22 @@ class Metrics:
         self._lock = threading.Lock()
         self._phases: dict[JobKey, Phase] = {}
         self._turns = Counter(
-            "penstock_operator_reconciles",
+            "penstock_kubernetes_reconciles",
             "Turns by outcome.",
             ["outcome"],
             registry=self._registry,
         )
         self._seconds = Histogram(
-            "penstock_operator_reconcile_seconds",
+            "penstock_kubernetes_reconcile_seconds",
             "Duration of turns.",
             buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
             registry=self._registry,
         )
         self._jobs = Gauge(
-            "penstock_operator_jobs", "StreamJobs by phase.", ["phase"], registry=self._registry
+            "penstock_kubernetes_streamjobs",
+            "StreamJobs by phase.",
+            ["phase"],
+            registry=self._registry,
         )
 
     def turned(self, outcome: str, seconds: float) -> None:

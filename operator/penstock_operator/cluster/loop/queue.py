@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Generic
 
 from penstock.core.errors import PenstockError
-from penstock_operator.cluster.agenda import Agenda, Key
 from penstock_operator.cluster.log import Log
+from penstock_operator.cluster.loop.agenda import Agenda, Key
 
 _IDLE_S = 5.0
 

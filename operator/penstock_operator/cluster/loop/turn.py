@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from penstock.core.errors import PenstockError, Retryable
-from penstock_operator.cluster import orphans
 from penstock_operator.cluster.events import About
 from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
 from penstock_operator.cluster.kube import Conflict, NamespaceGoes
-from penstock_operator.cluster.metrics import Metrics
+from penstock_operator.cluster.loop import orphans
+from penstock_operator.cluster.loop.metrics import Metrics
+from penstock_operator.cluster.loop.schema import SchemaGate
 from penstock_operator.cluster.observe import JobKey, Observer, Seen
-from penstock_operator.cluster.schema import SchemaGate
 from penstock_operator.reconcile.effects import Announce, Decision
 from penstock_operator.reconcile.observed import Observed
 
