@@ -40,7 +40,7 @@ class Job:
             "storageCredentials": {"secretName": SECRET, "endpoint": S3_INSIDE},
             "state": {"rocksdb": {"memory": "64Mi"}},
             "upgrade": {"stableAfter": {"checkpoints": 2}},
-            "worker": {"heartbeatTimeout": "10s", "volume": {"size": "1Gi"}},
+            "worker": {"volume": {"size": "1Gi"}},
         }
         if "entrypoint" not in given:
             self.spec["script"] = ORACLE
@@ -52,6 +52,13 @@ class Job:
         """`kubectl apply` of the whole manifest, with these fields of the spec changed."""
         merge(self.spec, changes)
         self.namespace.apply(self.document())
+
+    def start(self, output: int = 500) -> dict[str, Any]:
+        """Apply it; the status once it is stable, when so many records are committed."""
+        self.apply()
+        status = self.wait_for_stable()
+        self.wait_for_output(output)
+        return status
 
     def document(self) -> dict[str, Any]:
         """The manifest."""
@@ -66,6 +73,25 @@ class Job:
         """`kubectl annotate`, our own kinds by their short names."""
         texts = [f"penstock.dev/{k.replace('_', '-')}={v}" for k, v in annotations.items()]
         self.namespace.run("annotate", "streamjob", self.name, "--overwrite", *texts)
+
+    def hold_at(self, step: str) -> None:
+        """Let the operator stand still before this step of a move."""
+        self.annotate(hold_at=step)
+
+    def let_go(self) -> None:
+        """Let it go on."""
+        self.namespace.run("annotate", "streamjob", self.name, "penstock.dev/hold-at-")
+
+    def ask_savepoint(self, name: str, **spec: Any) -> None:
+        """`kubectl apply` of a Savepoint."""
+        self.namespace.apply(
+            {
+                "apiVersion": "penstock.dev/v1alpha1",
+                "kind": "Savepoint",
+                "metadata": {"name": name},
+                "spec": {"jobName": self.name, **spec},
+            }
+        )
 
     def scale(self, parallelism: int) -> None:
         """`kubectl scale`."""
@@ -101,9 +127,14 @@ class Job:
         found = self.namespace.list("pod", labels)
         return [p for p in found if "deletionTimestamp" not in p["metadata"]]
 
-    def uids(self, component: str) -> dict[str, str]:
-        """Names of these pods, and their UIDs: the same pod has the same."""
-        return {p["metadata"]["name"]: p["metadata"]["uid"] for p in self.pods(component)}
+    def uids(self, *components: str) -> dict[str, str]:
+        """Names of these pods (default: worker and coordinator), and UIDs: the same pod has the same."""
+        return _uids([p for c in components or ("worker", "coordinator") for p in self.pods(c)])
+
+    def volumes(self) -> dict[str, str]:
+        """The same of the workers' volume claims."""
+        found = self.namespace.list("pvc", f"penstock.dev/job={self.name}")
+        return _uids([c for c in found if "deletionTimestamp" not in c["metadata"]])
 
     def coordinator(self) -> dict[str, Any]:
         """The status that the coordinator itself tells; without fields when there is none."""
@@ -119,7 +150,7 @@ class Job:
 
     def output(self) -> list[Line]:
         """What is committed."""
-        return committed(self.bucket)
+        return committed(self.spec["parameters"]["output"])
 
     # ── facts to wait for ───────────────────────────────────────────────────────────────────────
 
@@ -156,6 +187,70 @@ class Job:
 
         return wait_for(seen, f"{self.name}: {kind}={status} {reason or ''}", within_s)
 
+    def wait_for_sentence(self, words: str, what: str) -> None:
+        """Until a condition's message has these words."""
+
+        def is_said(status: dict[str, Any]) -> bool:
+            return any(words in c.get("message", "") for c in status.get("conditions", ()))
+
+        self.wait_for(is_said, what)
+
+    def wait_for_receipt(self, kind: str, request: str, *phases: str) -> dict[str, Any]:
+        """The receipt of an annotation, once it has one of these phases (default: Done)."""
+
+        def seen(status: dict[str, Any]) -> bool:
+            receipt = status.get("requests", {}).get(kind, {})
+            return receipt.get("id") == request and receipt["phase"] in (phases or ("Done",))
+
+        status = self.wait_for(seen, f"{kind} {request} is {' or '.join(phases) or 'Done'}")
+        found: dict[str, Any] = status["requests"][kind]
+        return found
+
+    def wait_for_savepoint(self, name: str) -> str:
+        """Path of that Savepoint, once it is completed."""
+
+        def path() -> str | None:
+            status = (self.namespace.get("savepoint", name) or {}).get("status", {})
+            return status.get("path") if status.get("phase") == "Completed" else None
+
+        return wait_for(path, f"savepoint {name} is completed")
+
+    def wait_for_step(self, step: str) -> dict[str, Any]:
+        """The status, once its move is at this step."""
+        return self.wait_for(lambda s: (s.get("move") or {}).get("step") == step, f"step {step}")
+
+    def wait_for_revision(self, other_than: str) -> dict[str, Any]:
+        """The status, once another revision is stable."""
+        self.wait_for(lambda s: s.get("revision") != other_than, "another revision")
+        return self.wait_for_stable()
+
+    def wait_for_parallelism(self, wanted: int) -> dict[str, Any]:
+        """The status, once a rescale to it is done."""
+
+        def is_done(status: dict[str, Any]) -> bool:
+            rescale = status.get("rescale", {})
+            is_there = status["phase"] == "Running" and status["parallelism"] == wanted
+            is_told = rescale.get("to") == wanted and rescale.get("step") == "Done"
+            return is_there and is_told and not status.get("move")
+
+        return self.wait_for(is_done, f"parallelism {wanted}")
+
+    def wait_for_attempt(self, after: int) -> dict[str, Any]:
+        """The status, once a later attempt runs and nothing is under way."""
+        return self.wait_for(
+            lambda s: s["attempt"] > after and s["phase"] == "Running" and not s.get("move"),
+            "another attempt runs",
+        )
+
+    def wait_for_version(self, version: str) -> list[Line]:
+        """What is committed, once that version of the code has committed as well."""
+
+        def seen() -> list[Line] | None:
+            lines = self.output()
+            return lines if any(line.version == version for line in lines) else None
+
+        return wait_for(seen, f"{self.name}: version {version} has committed")
+
     def wait_for_stable(self, within_s: float = 300) -> dict[str, Any]:
         """The status, once the spec as it is runs and nothing is under way."""
         return self.wait_for(
@@ -189,6 +284,10 @@ class Job:
         lines = self.output()
         assert_exact(lines)
         return lines
+
+
+def _uids(objects: list[dict[str, Any]]) -> dict[str, str]:
+    return {o["metadata"]["name"]: o["metadata"]["uid"] for o in objects}
 
 
 def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -43,9 +43,10 @@ def keys(url: str) -> list[str]:
     return [item["Key"] for item in objects(bucket, prefix)]
 
 
-def committed(bucket: str, prefix: str = "out/") -> list[Line]:
-    """Everything that readers of the bucket see, in the order of the files' names."""
-    found = objects(bucket, prefix)
+def committed(folder: str) -> list[Line]:
+    """Everything that readers of the folder (s3://bucket/name) see, in the order of the files' names."""
+    bucket, _, name = folder.removeprefix("s3://").partition("/")
+    found = objects(bucket, f"{name}/")
     return [line for item in found for line in _lines(bucket, item["Key"], item["ETag"])]
 
 

@@ -1,61 +1,48 @@
 """The chart beside jobs that run: what the operator may do, an upgrade of it, and its refusal to go."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.support_chart import MAY, MAY_NOT, Release, can_i
 from tests.e2e.support_job import Job
-from tests.e2e.support_kube import OPERATOR, OPERATOR_NAMESPACE, Namespace, holds_for, kubectl
+from tests.e2e.support_kube import (
+    OPERATOR,
+    OPERATOR_NAMESPACE,
+    Namespace,
+    holds_for,
+    kubectl,
+    wait_for,
+)
 from tests.e2e.support_output import assert_exact
-
-CHART = Path(__file__).parents[2] / "helm" / "penstock"
-RELEASE = "penstock"
-
-MAY = [
-    ("get", "streamjobs.penstock.dev"),
-    ("patch", "streamjobs.penstock.dev"),
-    ("update", "streamjobs.penstock.dev/status"),
-    ("create", "savepoints.penstock.dev"),
-    ("create", "pods"),
-    ("delete", "pods"),
-    ("patch", "statefulsets.apps"),
-    ("patch", "deployments.apps"),
-    ("create", "secrets"),
-    ("delete", "persistentvolumeclaims"),
-    ("get", "namespaces"),
-]
-MAY_NOT = [
-    ("get", "secrets"),
-    ("list", "secrets"),
-    ("delete", "secrets"),
-    ("create", "streamjobs.penstock.dev"),
-    ("delete", "streamjobs.penstock.dev"),
-    ("delete", "savepoints.penstock.dev"),
-    ("get", "pods/log"),
-    ("create", "pods/exec"),
-    ("create", "persistentvolumeclaims"),
-    ("delete", "statefulsets.apps"),
-    ("delete", "namespaces"),
-    ("get", "nodes"),
-    ("create", "roles.rbac.authorization.k8s.io"),
-    ("bind", "clusterroles.rbac.authorization.k8s.io"),
-    ("impersonate", "serviceaccounts"),
-    ("create", "serviceaccounts/token"),
-    ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
-]
 
 
 def test_the_operator_may_do_what_it_does_and_nothing_more(namespace: Namespace) -> None:
-    wrong = [
-        (verb, what, answer)
-        for rights, answer in ((MAY, "yes"), (MAY_NOT, "no"))
-        for verb, what in rights
-        if _can(namespace, verb, what) != answer
-    ]
-    assert not wrong
+    may = [*MAY, ("get", "namespaces")]
+    assert Release().allowed(may, namespace.name) == may
+    assert Release().allowed(MAY_NOT, namespace.name) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("view", {"get", "list", "watch"}),
+        ("edit", {"get", "list", "watch", "create", "update", "patch", "delete"}),
+    ],
+)
+def test_streamjobs_belong_to_the_clusters_own_roles_for_people(
+    namespace: Namespace, role: str, may: set[str]
+) -> None:
+    namespace.run("create", "rolebinding", "people", f"--clusterrole={role}", "--user=ann")
+    wait_for(lambda: can_i("get", "pods", account="ann", where=namespace.name), "ann has a role")
+    for kind in ("streamjobs.penstock.dev", "savepoints.penstock.dev"):
+        verbs = ("get", "list", "watch", "create", "update", "patch", "delete")
+        found = {v for v in verbs if can_i(v, kind, account="ann", where=namespace.name)}
+        assert found == may, kind
+    scale = "streamjobs.penstock.dev/scale"
+    may_scale = can_i("patch", scale, account="ann", where=namespace.name)
+    assert may_scale is ("patch" in may)
 
 
 def test_pods_of_jobs_may_ask_the_api_server_nothing(new_job: Callable[..., Job]) -> None:
@@ -64,8 +51,7 @@ def test_pods_of_jobs_may_ask_the_api_server_nothing(new_job: Callable[..., Job]
     job.wait_for_phase("Running")
     account = f"system:serviceaccount:{job.namespace.name}:{job.name}-job"
     for verb, what in (("get", "pods"), ("list", "secrets"), ("get", "streamjobs.penstock.dev")):
-        done = _kubectl("-n", job.namespace.name, "auth", "can-i", verb, what, "--as", account)
-        assert done.stdout.strip() == "no", (verb, what)
+        assert not can_i(verb, what, account=account, where=job.namespace.name), (verb, what)
     for pod in job.pods("worker") + job.pods("coordinator"):
         volumes = pod["spec"]["volumes"]
         assert not [v for v in volumes if "serviceAccountToken" in json.dumps(v)]
@@ -74,9 +60,9 @@ def test_pods_of_jobs_may_ask_the_api_server_nothing(new_job: Callable[..., Job]
 @pytest.fixture
 def values() -> Iterator[dict[str, Any]]:
     """The values of the release as it is; they hold again afterwards."""
-    before: dict[str, Any] = json.loads(_helm("get", "values", RELEASE, "-o", "json")) or {}
+    before = Release().values()
     yield before
-    _install(before)
+    Release().install(before)
 
 
 @pytest.mark.alone
@@ -84,19 +70,14 @@ def test_an_upgrade_of_the_chart_touches_no_pod_of_a_job(
     new_job: Callable[..., Job], values: dict[str, Any]
 ) -> None:
     job = new_job()
-    job.apply()
-    job.wait_for_stable()
-    job.wait_for_output(500)
-    pods = job.uids("worker") | job.uids("coordinator")
+    job.start()
+    pods = job.uids()
     revision = job.status()["revision"]
-    _install({**values, "workerImage": {**values["workerImage"], "tag": "of-tomorrow"}})
+    Release().install({**values, "workerImage": {**values["workerImage"], "tag": "of-tomorrow"}})
     # The new operator has looked at the job when it has taken a savepoint of it.
     job.annotate(savepoint="by-the-new-operator")
-    job.wait_for(
-        lambda s: s.get("requests", {}).get("savepoint", {}).get("phase") == "Done",
-        "the new operator has taken a savepoint",
-    )
-    holds_for(lambda: job.uids("worker") | job.uids("coordinator") == pods, "the same pods", 10)
+    job.wait_for_receipt("savepoint", "by-the-new-operator")
+    holds_for(lambda: job.uids() == pods, "the same pods", 10)
     assert job.status()["revision"] == revision
     assert_exact(job.wait_for_output(500))
 
@@ -108,46 +89,11 @@ def test_the_chart_is_not_uninstalled_while_there_are_jobs(
     job = new_job(parallelism=1)
     job.apply()
     job.wait_for_phase("Running")
-    done = subprocess.run(
-        ["helm", "-n", OPERATOR_NAMESPACE, "uninstall", RELEASE],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0, done.stdout
+    refused = Release().ask_helm("uninstall", Release().name)
+    assert refused.returncode != 0, refused.stdout
     assert job.status()["phase"] == "Running"
     pods = kubectl("-n", OPERATOR_NAMESPACE, "get", "pods", "-l", OPERATOR, "-o", "name")
     assert pods
-    message = kubectl(
-        *["-n", OPERATOR_NAMESPACE, "logs", "job/penstock-uninstall-check"],
-    )
+    message = kubectl("-n", OPERATOR_NAMESPACE, "logs", "job/penstock-uninstall-check")
     assert f"{job.namespace.name}/{job.name}" in message
-    _helm("rollback", RELEASE)
-
-
-def _can(namespace: Namespace, verb: str, what: str) -> str:
-    account = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{RELEASE}"
-    kind, _, subresource = what.partition("/")  # can-i takes what follows a slash for a name
-    asked = [verb, kind, *(["--subresource", subresource] if subresource else [])]
-    return _kubectl("-n", namespace.name, "auth", "can-i", *asked, "--as", account).stdout.strip()
-
-
-def _kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`can-i` says no by its exit code, too."""
-    return subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False)
-
-
-def _install(values: dict[str, Any]) -> None:
-    _helm("upgrade", RELEASE, str(CHART), "--reset-values", "-f", "-", "--wait", values=values)
-
-
-def _helm(*arguments: str, values: dict[str, Any] | None = None) -> str:
-    done = subprocess.run(
-        ["helm", "-n", OPERATOR_NAMESPACE, *arguments],
-        input=None if values is None else json.dumps(values),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    Release().keep()

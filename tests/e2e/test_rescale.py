@@ -15,12 +15,10 @@ def test_scale_1_to_3_to_2_under_load_moves_key_groups_and_restarts_no_pod(
     new_job: Callable[..., Job],
 ) -> None:
     job = new_job(parallelism=1, rescale={"cooldown": "0s"})
-    job.apply()
-    job.wait_for_stable()
-    job.wait_for_output(1000)
-    first = job.uids("worker")
+    job.start(1000)
+    first, disks = job.uids("worker"), job.volumes()
     job.scale(3)
-    status = _parallelism(job, 3)
+    status = job.wait_for_parallelism(3)
     assert (status["rescale"]["from"], status["rescale"]["to"]) == (1, 3)
     # 32 key groups on one worker become 11, 11 and 10 on three.
     assert 20 <= status["rescale"]["keyGroupsMoved"] <= 22
@@ -29,14 +27,15 @@ def test_scale_1_to_3_to_2_under_load_moves_key_groups_and_restarts_no_pod(
     three = job.uids("worker")
     assert len(three) == 3
     assert first.items() <= three.items()
+    assert disks.items() <= job.volumes().items()
     assert_exact(job.wait_for_output(1000))
     job.scale(2)
-    status = _parallelism(job, 2)
+    status = job.wait_for_parallelism(2)
     assert 10 <= status["rescale"]["keyGroupsMoved"] <= 32
     wait_for(lambda: len(job.pods("worker")) == 2, "the third pod is gone")
     assert job.uids("worker").items() <= three.items()
     assert_exact(job.wait_for_output(1000))
-    wait_for(lambda: len(_claims(job)) == 2, "the third volume is gone")
+    wait_for(lambda: len(job.volumes()) == 2, "the third volume is gone")
     reasons = [e["reason"] for e in job.namespace.list("event")]
     assert any("Rescale" in reason for reason in reasons), reasons
     assert status["restarts"] == 0
@@ -48,15 +47,13 @@ def test_volumes_stay_where_they_are_told_to(new_job: Callable[..., Job]) -> Non
         rescale={"cooldown": "0s"},
         worker={"volume": {"whenScaledDown": "Retain"}},
     )
-    job.apply()
-    job.wait_for_stable()
-    job.wait_for_output(500)
+    job.start()
     job.scale(1)
-    _parallelism(job, 1)
+    job.wait_for_parallelism(1)
     job.wait_for_output(1500)
-    assert len(_claims(job)) == 2
+    assert len(job.volumes()) == 2
     job.scale(2)
-    _parallelism(job, 2)
+    job.wait_for_parallelism(2)
     assert_exact(job.wait_for_output(500))
 
 
@@ -84,9 +81,7 @@ def test_workers_that_cannot_come_leave_the_old_parallelism_running(
     new_job: Callable[..., Job],
 ) -> None:
     job = new_job(parallelism=1, rescale={"cooldown": "0s", "timeout": "20s"})
-    job.apply()
-    job.wait_for_stable()
-    job.wait_for_output(500)
+    job.start()
     pods = job.uids("worker")
     job.namespace.run("create", "quota", "full", "--hard=pods=3")
     job.scale(4)
@@ -99,8 +94,9 @@ def test_workers_that_cannot_come_leave_the_old_parallelism_running(
     assert job.status()["parallelism"] == 1
     wait_for(lambda: job.uids("worker") == pods, "pods that are of no use are gone")
     job.namespace.run("delete", "quota", "full")
-    job.scale(2)  # another number is another try, at once
-    _parallelism(job, 2)
+    # Another number is another try, at once.
+    job.apply(parallelism=2, rescale={"timeout": "10m"})
+    job.wait_for_parallelism(2)
     assert_exact(job.wait_for_output(500))
 
 
@@ -108,33 +104,12 @@ def test_a_parallelism_that_is_edited_with_the_code_is_one_upgrade(
     new_job: Callable[..., Job],
 ) -> None:
     job = new_job(parallelism=1)
-    job.apply()
-    old = job.wait_for_stable()
-    job.wait_for_output(500)
+    old = job.start()
     job.apply(parallelism=3, parameters={"version": "2"})
-    job.wait_for(lambda s: s.get("revision") != old["revision"], "another revision")
-    status = job.wait_for_stable()
+    status = job.wait_for_revision(old["revision"])
     assert status["parallelism"] == 3
     assert len(job.pods("worker")) == 3
     assert_exact(job.wait_for_output(500))
-
-
-def _parallelism(job: Job, wanted: int) -> dict[str, Any]:
-    return job.wait_for(
-        lambda s: (
-            s["phase"] == "Running"
-            and s["parallelism"] == wanted
-            and not s.get("move")
-            and s.get("rescale", {}).get("finishedAt")
-            and s["rescale"]["to"] == wanted
-        ),
-        f"parallelism {wanted}",
-    )
-
-
-def _claims(job: Job) -> list[dict[str, Any]]:
-    found = job.namespace.list("pvc", f"penstock.dev/job={job.name}")
-    return [c for c in found if "deletionTimestamp" not in c["metadata"]]
 
 
 def _scale(job: Job) -> dict[str, Any]:

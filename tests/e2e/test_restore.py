@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.e2e.support_job import Job
-from tests.e2e.support_kube import wait_for
-from tests.e2e.support_output import Line, assert_exact, committed, keys, records_before
+from tests.e2e.support_output import Line, assert_exact, keys, records_before
 
 from penstock.snapshots import Snapshot
 
@@ -17,7 +16,7 @@ def test_a_new_job_begins_from_a_savepoint_by_its_name(new_job: Callable[..., Jo
     copy = _copy_of(job, {"from": "before-the-sale"})
     copy.apply()
     assert copy.wait_for_phase("Running")["restoredFrom"] == path
-    _assert_goes_on(copy, path)
+    _assert_continues(copy.wait_for_output(), path)
     assert_exact(job.wait_for_output(500))
 
 
@@ -25,21 +24,16 @@ def test_a_new_job_begins_from_a_retained_checkpoint_by_its_path(
     new_job: Callable[..., Job],
 ) -> None:
     job = new_job()
-    job.apply()
-    job.wait_for_stable()
-    job.wait_for_output(1000)
+    job.start(1000)
     job.annotate(checkpoint="this-one")
-    job.wait_for(
-        lambda s: s.get("requests", {}).get("checkpoint", {}).get("phase") == "Done",
-        "the checkpoint is done",
-    )
+    job.wait_for_receipt("checkpoint", "this-one")
     job.apply(deletion={"policy": "Retain"})
     job.delete()
     path = _newest_checkpoint(job)
     copy = _copy_of(job, {"from": path})
     copy.apply()
     assert copy.wait_for_phase("Running")["restoredFrom"] == path
-    _assert_goes_on(copy, path)
+    _assert_continues(copy.wait_for_output(), path)
 
 
 def test_a_job_goes_back_to_the_snapshot_of_a_time(new_job: Callable[..., Job]) -> None:
@@ -47,7 +41,9 @@ def test_a_job_goes_back_to_the_snapshot_of_a_time(new_job: Callable[..., Job]) 
     path = _savepoint(job, "early")
     taken_s = Snapshot.open(path).manifest.at_ms // 1000
     at = datetime.fromtimestamp(taken_s + 1, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    job.wait_for_output(6000)  # by then every checkpoint of that second is subsumed
+    # By then every checkpoint of that second is subsumed: three are kept.
+    enough = job.coordinator()["completedInAttempt"] + 6
+    job.wait_for(lambda _: job.coordinator().get("completedInAttempt", 0) >= enough, "six more")
     job.apply(desiredState="Suspended")
     job.wait_for_phase("Suspended")
     # What is rewound would be written again: into another folder.
@@ -57,8 +53,7 @@ def test_a_job_goes_back_to_the_snapshot_of_a_time(new_job: Callable[..., Job]) 
         restore={"from": at, "allowOlder": True},
     )
     assert job.wait_for_phase("Running")["restoredFrom"] == path
-    lines = wait_for(lambda: committed(job.bucket, "again/"), "output")
-    _assert_continues(lines, path)
+    _assert_continues(job.wait_for_output(), path)
 
 
 def test_a_path_where_nothing_is_starts_nothing_and_says_what_it_looked_for(
@@ -67,10 +62,7 @@ def test_a_path_where_nothing_is_starts_nothing_and_says_what_it_looked_for(
     job = new_job(parallelism=1)
     path = f"s3://{job.bucket}/savepoints/savepoint-that-is-not"
     job.apply(restore={"from": path})
-    job.wait_for(
-        lambda s: any(path in c.get("message", "") for c in s.get("conditions", ())),
-        "a condition names the path",
-    )
+    job.wait_for_sentence(path, "a condition names the path")
     assert job.condition("Ready")["status"] == "False"
     assert job.output() == []
 
@@ -78,31 +70,14 @@ def test_a_path_where_nothing_is_starts_nothing_and_says_what_it_looked_for(
 def _savepoint(job: Job, name: str) -> str:
     job.apply()
     job.wait_for_output(1000)
-    job.namespace.apply(
-        {
-            "apiVersion": "penstock.dev/v1alpha1",
-            "kind": "Savepoint",
-            "metadata": {"name": name},
-            "spec": {"jobName": job.name},
-        }
-    )
-
-    def path() -> str | None:
-        status: dict[str, Any] = (job.namespace.get("savepoint", name) or {}).get("status", {})
-        return status.get("path") if status.get("phase") == "Completed" else None
-
-    return wait_for(path, f"savepoint {name} is completed")
+    job.ask_savepoint(name)
+    return job.wait_for_savepoint(name)
 
 
 def _copy_of(job: Job, restore: dict[str, Any]) -> Job:
     parameters = {"output": f"s3://{job.bucket}/copy/out", "version": "copy"}
     spec = {"restore": restore, "parameters": parameters}
     return Job(job.namespace, job.bucket, "copy", spec)
-
-
-def _assert_goes_on(copy: Job, path: str) -> None:
-    lines = wait_for(lambda: committed(copy.bucket, "copy/out/"), "output of the copy")
-    _assert_continues(lines, path)
 
 
 def _assert_continues(lines: list[Line], path: str) -> None:

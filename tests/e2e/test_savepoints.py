@@ -17,14 +17,14 @@ def test_one_request_id_makes_one_savepoint_however_often_it_is_annotated(
     job.apply()
     job.wait_for_output(1000)
     job.annotate(savepoint="first")
-    first = _done(job, "savepoint", "first")
+    first = job.wait_for_receipt("savepoint", "first")
     assert_state(first["path"])
     job.annotate(savepoint="first")
     job.namespace.run("annotate", "streamjob", job.name, "penstock.dev/savepoint-")
     job.annotate(savepoint="first")
     holds_for(lambda: len(_savepoints(job.namespace)) == 1, "one savepoint", 5)
     job.annotate(savepoint="second")
-    second = _done(job, "savepoint", "second")
+    second = job.wait_for_receipt("savepoint", "second")
     assert second["path"] != first["path"]
     assert_state(second["path"])
     paths = {s["status"]["path"] for s in _savepoints(job.namespace)}
@@ -37,10 +37,13 @@ def test_annotations_of_two_kinds_stand_side_by_side(new_job: Callable[..., Job]
     job.apply()
     job.wait_for_output(500)
     job.annotate(savepoint="one", checkpoint="one")
-    savepoint, checkpoint = _done(job, "savepoint", "one"), _done(job, "checkpoint", "one")
+    savepoint, checkpoint = (
+        job.wait_for_receipt("savepoint", "one"),
+        job.wait_for_receipt("checkpoint", "one"),
+    )
     job.annotate(checkpoint="two")
-    assert _done(job, "checkpoint", "two")["path"] != checkpoint["path"]
-    assert _done(job, "savepoint", "one") == savepoint
+    assert job.wait_for_receipt("checkpoint", "two")["path"] != checkpoint["path"]
+    assert job.wait_for_receipt("savepoint", "one") == savepoint
     assert len(_savepoints(job.namespace)) == 1
 
 
@@ -50,8 +53,8 @@ def test_a_savepoint_object_is_taken_told_and_outlives_its_job(
     job = new_job(deletion={"policy": "Retain"})
     job.apply()
     job.wait_for_output(500)
-    _create(job, "by-hand")
-    path = _completed(job, "by-hand")["status"]["path"]
+    job.ask_savepoint("by-hand")
+    path = job.wait_for_savepoint("by-hand")
     assert_state(path)
     row = job.namespace.run("get", "savepoints").splitlines()[1].split()
     assert row[:3] == ["by-hand", job.name, "Completed"]
@@ -66,9 +69,9 @@ def test_a_savepoint_that_is_deleted_leaves_its_files_unless_it_says_otherwise(
     job = new_job()
     job.apply()
     job.wait_for_output(500)
-    _create(job, "kept")
-    _create(job, "disposed", disposeOnDelete=True)
-    kept, disposed = (_completed(job, n)["status"]["path"] for n in ("kept", "disposed"))
+    job.ask_savepoint("kept")
+    job.ask_savepoint("disposed", disposeOnDelete=True)
+    kept, disposed = (job.wait_for_savepoint(n) for n in ("kept", "disposed"))
     for name in ("kept", "disposed"):
         job.namespace.run("delete", "savepoint", name, "--wait=false")
         wait_for(lambda n=name: not job.namespace.get("savepoint", n), f"{name} is gone")
@@ -86,7 +89,7 @@ def test_a_savepoint_of_a_suspended_job_fails_with_a_sentence_or_waits_for_it(
     job.wait_for_output(500)
     job.apply(desiredState="Suspended")
     job.wait_for_phase("Suspended")
-    _create(job, "while-suspended")
+    job.ask_savepoint("while-suspended")
     # Either answer is one; a savepoint that runs without a job is none.
     found = wait_for(
         lambda: (job.namespace.get("savepoint", "while-suspended") or {}).get("status"),
@@ -97,35 +100,7 @@ def test_a_savepoint_of_a_suspended_job_fails_with_a_sentence_or_waits_for_it(
         assert found["error"]
         return
     job.apply(desiredState="Running")
-    assert_state(_completed(job, "while-suspended")["status"]["path"])
-
-
-def _create(job: Job, name: str, **spec: Any) -> None:
-    job.namespace.apply(
-        {
-            "apiVersion": "penstock.dev/v1alpha1",
-            "kind": "Savepoint",
-            "metadata": {"name": name},
-            "spec": {"jobName": job.name, **spec},
-        }
-    )
-
-
-def _completed(job: Job, name: str) -> dict[str, Any]:
-    def seen() -> dict[str, Any] | None:
-        found = job.namespace.get("savepoint", name) or {}
-        return found if found.get("status", {}).get("phase") == "Completed" else None
-
-    return wait_for(seen, f"savepoint {name} is completed")
-
-
-def _done(job: Job, kind: str, request: str) -> dict[str, Any]:
-    def is_done(status: dict[str, Any]) -> bool:
-        receipt = status.get("requests", {}).get(kind, {})
-        return receipt.get("id") == request and receipt.get("phase") == "Done"
-
-    found: dict[str, Any] = job.wait_for(is_done, f"{kind} {request} is done")["requests"][kind]
-    return found
+    assert_state(job.wait_for_savepoint("while-suspended"))
 
 
 def _savepoints(namespace: Namespace) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ What comes out says for each record how many of its key had come, itself include
 of the job wrote it. It stands in an image and is given as a script.
 """
 
+from pathlib import Path
+
 import penstock
 from penstock import formats, sinks, sources
 
@@ -23,18 +25,17 @@ def key_of(record) -> str:
 
 
 class Check(penstock.KeyedFunction):
-    """`fails_after` so many records of a subtask it raises, in every attempt anew; below 0: never."""
+    """Raises as long as there is a file `fails_if`."""
 
     seen = penstock.ValueState(int, default=0)
 
-    def __init__(self, version, fails_after):
+    def __init__(self, version, fails_if):
         self.version = version
-        self.left = fails_after
+        self.fuse = Path(fails_if)
 
     def process(self, record, ctx):
-        if self.left == 0:
+        if self.fuse.exists():
             raise RuntimeError(f"version {self.version} is no good")
-        self.left -= 1
         self.seen.value += 1
         yield [record[0], record[1], self.seen.value, self.version]
 
@@ -46,11 +47,11 @@ def job(
     per_second: float = 500,
     count: int = -1,
     version: str = "1",
-    fails_after: int = -1,
+    fails_if: str = "/no-such-file",
 ) -> None:
     records = env.source(
         sources.Generator(make, count=None if count < 0 else count, per_second=per_second),
         uid="records",
     )
-    checked = records.key_by(key_of).process(Check(version, fails_after), uid="check")
+    checked = records.key_by(key_of).process(Check(version, fails_if), uid="check")
     checked.sink(sinks.Files(output, formats.Json()), uid="out")
