@@ -211,11 +211,22 @@ def test_help_loads_nothing_heavy():
     assert found.stderr.strip() == ""
 
 
-def test_a_reader_that_has_had_enough_is_no_error():
-    code = "from penstock.cli.main import main; import sys; sys.argv[1:] = ['--help']; main()"
-    command = f'{sys.executable} -c "{code}" | true; echo ${{PIPESTATUS[0]}}'
+@pytest.mark.parametrize(
+    ("outputs", "code", "told"),
+    [
+        ("| true", 0, ""),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        (">/dev/full", 1, "error: the results cannot be written: No space left on device\n"),
+        (">/dev/full 2>&1", 1, ""),
+    ],
+)
+def test_a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one(outputs, code, told):
+    run = "from penstock.cli.main import main; import sys; sys.argv[1:] = ['--help']; main()"
+    command = f'{sys.executable} -c "{run}" {outputs}; echo ${{PIPESTATUS[0]}}'
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert (found.stdout, found.stderr) == ("0\n", "")
+    assert (found.stdout, found.stderr) == (f"{code}\n", told)
 
 
 @pytest.mark.parametrize(

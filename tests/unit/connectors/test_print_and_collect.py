@@ -1,5 +1,8 @@
 """The sinks `Print` and `Collect`."""
 
+import errno
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import pytest
 
 from penstock import sinks
 from penstock.connectors.collect import committed, forget
-from penstock.core.errors import Corrupt
+from penstock.core.errors import Corrupt, Rejected
 from penstock.dataflow.connector import SinkContext, Writer
 
 
@@ -39,6 +42,17 @@ def test_print_writes_each_record_at_once(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == "> a\n> ('b', 1)\n> None\n"
     assert list(out.prepare(1)) == []
     assert not sinks.Print().exactly_once
+
+
+def test_output_that_nobody_takes_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(Rejected, match="cannot be written: Broken pipe") as caught:
+        writer(sinks.Print()).write(["a"])
+    assert caught.value.where == "sinks.Print"
 
 
 def test_collect_shows_what_was_committed_once():

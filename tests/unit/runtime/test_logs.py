@@ -51,3 +51,13 @@ def test_a_json_line_has_the_same_parts():
 def test_debug_is_not_written(lines):
     get_logger().log("debug", "hidden")
     assert lines.getvalue() == ""
+
+
+def test_a_line_that_nobody_reads_ends_nothing():
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    configure_logging("plain", stream=Gone())
+    get_logger().info("checkpoint completed")
+    configure_logging("plain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import traceback
@@ -67,6 +68,8 @@ def _text(error: BaseException) -> str:
             return render(error)
         case click.ClickException():
             return render(_wrong_usage(error))
+        case OSError(errno=errno.ENOSPC, filename=None):  # of a file it would be a Rejected
+            return f"error: the results cannot be written: {error.strerror}\n"
         case Failed() | click.Abort() | KeyboardInterrupt():
             return ""
         case _:

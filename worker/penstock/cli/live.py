@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -76,8 +77,9 @@ class PlainLines:
             self._logger.info("rates", **rates(status))
 
     def say(self, text: str) -> None:
-        """To stderr."""
-        click.echo(text, err=True)
+        """To stderr, if anybody reads it."""
+        with contextlib.suppress(OSError):
+            click.echo(text, err=True)
 
     def __enter__(self) -> Self:
         return self

@@ -12,15 +12,36 @@ import sys
 
 def main() -> None:
     """The console script."""
+    _open_what_is_closed()
     try:
         code = run(sys.argv[1:])
-        sys.stdout.flush()
     except BrokenPipeError:  # `penstock … | head`: whoever read has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError:  # an error that cannot even be told
+        code = 1
     except KeyboardInterrupt:
         code = 130
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(e, BrokenPipeError):
+            if code == 0:  # else it was told
+                sys.stderr.write(f"error: the results cannot be written: {e.strerror}\n")
+            code = code or 1
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Gives `penstock … >&-` somewhere to write: else the next file would be standard output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                lowest_free = os.open(os.devnull, os.O_RDWR)
+                os.set_inheritable(lowest_free, True)
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: PTH123, SIM115
 
 
 def run(args: list[str]) -> int:

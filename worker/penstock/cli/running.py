@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 import signal
 import sys
@@ -164,11 +165,12 @@ class _Session:
                 self.display.say(f"{e.what}; the job runs on (Ctrl-C again to cancel)")
 
     def _told(self, outcome: Outcome) -> int:
-        """Print how it ended, results on stdout; the exit code."""
-        if self.as_json:
-            print_json(_as_json(outcome))
-        else:
-            self._say_the_end(outcome)
+        """Print how it ended, results on stdout; the exit code, whether anybody reads or not."""
+        with contextlib.suppress(BrokenPipeError):
+            if self.as_json:
+                print_json(_as_json(outcome))
+            else:
+                self._say_the_end(outcome)
         if outcome.ended is EndedAs.FAILED:
             error = outcome.status.last_error
             return EXIT_DAMAGED if error is not None and error.damaged else EXIT_FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from penstock.core.errors import Rejected
 from penstock.dataflow.connector import Sink, SinkContext, Writer
 
 
@@ -31,8 +32,16 @@ class _Printer(Writer[object]):
     def write(self, records: Sequence[object]) -> None:
         prefix = self._prefix
         # One write per batch: subtasks of several processes share the terminal.
-        sys.stdout.write("".join([f"{prefix}{record}\n" for record in records]))
-        sys.stdout.flush()
+        text = "".join([f"{prefix}{record}\n" for record in records])
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as e:
+            raise Rejected(
+                f"standard output cannot be written: {e.strerror}",
+                where="sinks.Print",
+                fix="let its reader read to the end, or use sinks.Files",
+            ) from e
 
     def prepare(self, checkpoint: int) -> Sequence[bytes]:
         return ()

@@ -6,6 +6,7 @@ coordinator's start, and a worker mostly says nothing.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -47,7 +48,8 @@ class Logger:
         """A line of that level; `debug` is not written."""
         if self._structlog is None:
             self._structlog = _loaded()
-        getattr(self._structlog, level.lower())(event, **fields)
+        with contextlib.suppress(OSError):  # nobody reads any more: no reason to end a job
+            getattr(self._structlog, level.lower())(event, **fields)
 
     def forget(self) -> None:
         """The settings changed: the next line is written by them."""

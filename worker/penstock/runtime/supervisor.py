@@ -428,8 +428,9 @@ def _supervisor(flags: Namespace) -> Supervisor:
 
 def exit_at_once(code: int) -> NoReturn:
     """End the process without waiting for threads that wait for a store."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads any more
+            stream.flush()
     os._exit(code)
 
 
