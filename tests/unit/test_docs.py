@@ -7,18 +7,25 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from tests.pages import Command, blocks, do_as_told
 
 import penstock
 from penstock import snapshots, testing
+from penstock.cli.root import root
+from penstock.runtime.program import built
+from penstock.spec.binding import bind
+from penstock.spec.loading import validate
 from penstock.spec.without_effect import WITHOUT_EFFECT
 from penstock_operator.resources import names
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
 FROM_THE_TUTORIAL_ON = (
     "tutorials/first-job.md",
     "how-to/look-into-state.md",
@@ -154,12 +161,18 @@ def test_pages_drawn_from_the_code_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_fields_that_are_marked_in_the_manifests_reference_exist() -> None:
+def _reference() -> Any:
+    """The script that draws reference pages."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
     assert spec is not None
     assert spec.loader is not None
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
+    return reference
+
+
+def test_fields_that_are_marked_in_the_manifests_reference_exist() -> None:
+    reference = _reference()
     assert {*WITHOUT_EFFECT, *reference.FOR_A_CLUSTER} <= reference.manifest_paths()
 
 
@@ -208,6 +221,74 @@ def test_python_on_a_page_is_python(page: Path) -> None:
     for block in blocks(page):
         if block.language == "python":
             ast.parse(block.text, f"{_name(page)}:{block.line}")
+
+
+def _code(page: Path) -> str:
+    """What a page shows as code, in blocks and within its lines."""
+    inline = re.findall(r"`([^`\n]+)`", _outside_blocks(page))
+    return "\n".join([*inline, *(block.text for block in blocks(page))])
+
+
+def _is_known(command: click.Command, words: list[str]) -> bool:
+    """Whether a command has the commands and options of those words."""
+    if isinstance(command, click.Group):
+        named = next((word for word in words if word.islower() and word.isalpha()), None)
+        context = click.Context(command)
+        below = command.get_command(context, named) if named is not None else None
+        if below is not None and named is not None:
+            return _is_known(below, words[words.index(named) + 1 :])
+        return named is None and all(word in _OF_THE_ROOT for word in words)
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
+    options = {word.partition("=")[0] for word in words if re.match("--?[a-z]", word)}
+    return options <= known
+
+
+_OTHER_DOTS = {
+    DOCS / "from-flink.md",
+    DOCS / "decisions" / "0012-a-committed-end-leaves-sinks-nothing-to-restore.md",
+}
+"""Fields of Flink's configuration, and attributes in Python."""
+_OF_THE_ROOT = {"--help", "--version", "--all", "COMMAND", "…"}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=_name)
+def test_every_command_line_that_a_page_shows_exists(page: Path) -> None:
+    for line in _code(page).splitlines():
+        found = re.match(r"(?:\$ )?(?:[A-Z]+=\$\()?penstock ([^|<>&)#;]*)", line.strip())
+        if found is None or " COMMAND " in line:
+            continue
+        words = found[1].split("   ")[0].split()  # what follows is a remark
+        assert _is_known(root, words), f"{_name(page)}: {line}"
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in [*PAGES, *EXAMPLES] if p not in _OTHER_DOTS], ids=_name
+)
+def test_every_field_of_a_manifest_that_a_page_names_exists(page: Path) -> None:
+    paths = set(_reference().manifest_paths())
+    parts = {path.partition(".")[0] for path in paths if "." in path}
+    named = re.findall(r"`(?:spec\.)?([a-z][A-Za-z]*(?:\.[a-z][A-Za-z]*)+)`", _outside_blocks(page))
+    for path in named:
+        if path.partition(".")[0] in parts:
+            free = any(path.startswith(f"{known}.") for known in _FREE_FORM)
+            assert path in paths or free, f"{_name(page)} names {path}"
+
+
+_FREE_FORM = ("worker.resources", "worker.podTemplate", "coordinator.resources")
+
+
+def test_manifests_on_pages_are_valid_and_their_scripts_build_a_graph(tmp_path: Path) -> None:
+    seen = 0
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language != "yaml" or "kind: StreamJob" not in block.text:
+                continue
+            seen += 1
+            draft = validate(block.text, source=f"{_name(page)}:{block.line}", folder=tmp_path)
+            job = draft.complete()
+            if job.spec.script is not None:
+                built(bind(draft))
+    assert seen >= 3
 
 
 def test_whole_files_of_python_on_pages_are_typed(tmp_path: Path) -> None:
