@@ -43,9 +43,14 @@ def commits_too_much(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SinkStage, "commit", lambda self, checkpoint: commit(self, checkpoint + 1_000))
 
 
+def never_reads_on(patch: pytest.MonkeyPatch) -> None:
+    """Sources that stood still for a stop stay so when it fails."""
+    patch.setattr(Task, "resume", lambda self, checkpoint: None)
+
+
 @pytest.mark.parametrize(
     "broken",
-    [holds_nothing_back, lets_barriers_overtake, commits_too_much],
+    [holds_nothing_back, lets_barriers_overtake, commits_too_much, never_reads_on],
     ids=lambda f: f.__name__,
 )
 def test_a_broken_mailbox_is_noticed(

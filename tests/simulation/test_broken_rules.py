@@ -144,6 +144,14 @@ class AnswersRescalesTooEarly(Shell):
         super().execute(effect)
 
 
+class KeepsAFailedStopToItself(Shell):
+    """Answers that a stop failed, and does not tell the workers that wait for its outcome."""
+
+    def execute(self, effect: do.Effect) -> None:
+        if not isinstance(effect, do.Abort | do.Resume):
+            super().execute(effect)
+
+
 def first_violation(shell: type[Shell]) -> str | None:
     outcomes = (Simulation(seed, shell=shell).run() for seed in range(SEEDS))
     return next((o.violation for o in outcomes if o.violation), None)
@@ -162,6 +170,7 @@ def first_violation(shell: type[Shell]) -> str | None:
         RollsBackAfterTheRelease,
         DisposesOfWhatIsNeeded,
         AnswersRescalesTooEarly,
+        KeepsAFailedStopToItself,
     ],
     ids=lambda shell: shell.__name__,
 )

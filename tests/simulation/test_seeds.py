@@ -51,5 +51,6 @@ def test_troubles_happen_and_are_survived():
         "origin=<Origin.HOLD",
         "settings {",
         "delete sim://savepoints/",
+        "failed, and the job goes on",
     ):
         assert what in traces
