@@ -44,6 +44,13 @@ def test_print_writes_each_record_at_once(capsys: pytest.CaptureFixture[str]):
     assert not sinks.Print().exactly_once
 
 
+def test_what_a_terminal_cannot_show_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    writer(sinks.Print()).write(["a", "é\ud800", "b"])
+    assert shown.getvalue() == b"a\n??\nb\n"
+
+
 def test_output_that_nobody_takes_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
     class Gone(io.StringIO):
         def flush(self) -> None:

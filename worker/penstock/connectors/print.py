@@ -34,7 +34,10 @@ class _Printer(Writer[object]):
         # One write per batch: subtasks of several processes share the terminal.
         text = "".join([f"{prefix}{record}\n" for record in records])
         try:
-            sys.stdout.write(text)
+            try:
+                sys.stdout.write(text)
+            except UnicodeEncodeError as e:  # a terminal that cannot show it
+                sys.stdout.write(text.encode(e.encoding, "replace").decode(e.encoding))
             sys.stdout.flush()
         except OSError as e:
             raise Rejected(
