@@ -48,3 +48,9 @@ def test_a_backend_is_found_by_module_and_attribute_the_built_in_ones_too():
     assert backend_factory("Memory") is open_heap
     with pytest.raises(Rejected, match="no state backend nowhere:factory"):
         backend_factory("nowhere:factory")
+
+
+@pytest.mark.parametrize("name", ["os:getpid", "os:sep", "builtins:len", "builtins:dict"])
+def test_what_cannot_be_called_as_a_factory_is_none(name):
+    with pytest.raises(Rejected, match=f"{name} is no factory of a state backend"):
+        backend_factory(name)

@@ -24,6 +24,7 @@ from penstock.cli.output import print_json
 from penstock.core.errors import PenstockError, Rejected
 from penstock.dataflow.connector import Sink
 from penstock.dataflow.stream import Environment
+from penstock.runtime.backends import BUILT_IN, backend_factory
 from penstock.runtime.clock import Clock
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig, Outcome
 from penstock.runtime.logs import configure_logging
@@ -58,6 +59,8 @@ def run(
         )
     job = load(target, parameters)
     environment = build(job)  # what is wrong with it is told before anything starts
+    if (backend := job.manifest.spec.state.backend) not in BUILT_IN:
+        backend_factory(backend)
     manifest, replaced = effective(
         job, parameters=overrides(parameters), parallelism=parallelism, storage=storage
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,17 +28,25 @@ def backend_factory(name: str) -> BackendFactory:
     """The factory that `state.backend` names; the built-in ones use the same door as others.
 
     Raises:
-        Rejected: there is no such module or attribute.
+        Rejected: there is no such module or attribute, or it cannot be called as a factory is.
     """
     module, _, attribute = BUILT_IN.get(name, name).partition(":")
     try:
-        return cast("BackendFactory", getattr(importlib.import_module(module), attribute))
+        found = getattr(importlib.import_module(module), attribute)
+        inspect.signature(found).bind(None, groups=None, max_parallelism=None, options=None)
+    except (TypeError, ValueError) as e:
+        raise Rejected(
+            f"{name} is no factory of a state backend: {e}",
+            where="spec.state.backend",
+            fix="it is called with a folder, groups=, max_parallelism= and options=",
+        ) from e
     except (ImportError, AttributeError) as e:
         raise Rejected(
             f"there is no state backend {name}: {e}",
             where="spec.state.backend",
             fix=f"use one of {', '.join(BUILT_IN)}, or a factory package.module:attribute",
         ) from e
+    return cast("BackendFactory", found)
 
 
 def open_backend(
