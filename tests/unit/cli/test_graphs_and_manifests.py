@@ -165,6 +165,15 @@ def test_code_in_a_manifests_place_says_how_to_name_it(manifest, target, what, f
     assert fix in caught.value.fix
 
 
+def test_a_folder_that_is_gone_is_told(monkeypatch):
+    def cwd():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "cwd", cwd)
+    with pytest.raises(Rejected, match="the current folder is gone"):
+        load("words:job")
+
+
 def test_what_a_job_prints_is_no_result_and_where_it_goes_nobody_follows(penstock, manifest):
     manifest.with_name("chatty.py").write_text(
         "import os\nfrom penstock import sinks, sources\nprint('imported')\nos.chdir('/')\n\n"

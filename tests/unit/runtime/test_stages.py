@@ -122,7 +122,7 @@ def test_a_stop_iteration_of_a_key_function_is_an_error_with_its_record():
     made = node("process", None, key=KeyBy(lambda value: next(iter(value))))
     with pytest.raises(UserError) as caught:
         ByKey(channels(1), made, max_parallelism=8)(["a", "", "b"])
-    assert caught.value.record == ""
+    assert (caught.value.record, caught.value.is_of_key) == ("", True)
     assert "StopIteration" in str(caught.value.__cause__)
 
 

@@ -60,7 +60,12 @@ def build(job: Job) -> Environment:
 @contextlib.contextmanager
 def _authors_code() -> Iterator[None]:
     """What it prints is no result of ours, and where it goes our own relative paths do not follow."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as e:
+        raise Rejected(
+            "the current folder is gone", fix="cd into one that exists, then run it again"
+        ) from e
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield

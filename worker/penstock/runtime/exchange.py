@@ -116,7 +116,9 @@ class ByKey(Exchange):
                 raise no_end_of_records()
         except (Exception, SystemExit) as e:
             failed = len(values) - length_hint(it) - 1
-            raise UserError(self._node, record=values[failed], index=failed) from e
+            error = UserError(self._node, record=values[failed], index=failed)
+            error.is_of_key = True
+            raise error from e
         if len(self.outputs) == 1:
             self._give_keyed(0, keys, values)
             return
