@@ -315,6 +315,13 @@ def seldom(job_folder: Path) -> None:
 
 
 @pytest.fixture
+def narrow(job_folder: Path) -> None:
+    """The manifest has a max parallelism of its own."""
+    text = _MANIFEST.format(interval="1h") + "  maxParallelism: 32\n"
+    (job_folder / "streamjob.yaml").write_text(text)
+
+
+@pytest.fixture
 def coordinator(job_folder: Path) -> Iterator[CoordinatorProcess]:
     process = CoordinatorProcess(job_folder)
     process.start()

@@ -130,6 +130,12 @@ def test_a_rollback_goes_back_to_before_a_held_version(running, worker):
     assert (code, answer["error"]) == (409, "the job runs already")
 
 
+@pytest.mark.usefixtures("narrow", "worker")
+def test_a_start_without_a_max_parallelism_has_the_manifests(coordinator):
+    assert coordinator.order_start()[1]["phase"] == "Done", coordinator.log
+    assert coordinator.status()["maxParallelism"] == 32
+
+
 def test_checkpoints_are_deleted_by_a_cancel_that_says_so(running):
     end(running, "cancel", "cancel-1", retain=False)
     assert named(running.storage.checkpoints, f"{JOB}/chk-") == []

@@ -199,7 +199,7 @@ class OrderDesk:
             after=order.after,
             revision=order.revision,
             parallelism=order.parallelism,
-            max_parallelism=order.max_parallelism,
+            max_parallelism=order.max_parallelism or self._program.manifest.spec.max_parallelism,
             origin=begins.Origin(order.origin.value),
             restore=source,
             restore_id=restore_id_of(order.restore) if order.restore else None,
