@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from penstock.spec.orders import CancelOrder, RequestPhase
 from penstock.spec.parts.moves import Deletion, DeletionPolicy
-from penstock_operator.reconcile import facts, starting, steady, stopping
+from penstock_operator.reconcile import facts, steady, stopping
 from penstock_operator.reconcile.effects import (
     EnsureWorkers,
     RemoveCoordinator,
@@ -113,7 +113,7 @@ def _stop(turn: Turn) -> None:
     is_taken_down = workload is None or workload.is_deleting
     if move.way is not StopWay.NOTHING and not is_taken_down:
         _keep_while_it_ends(turn)
-    drops_all = _rules(turn).policy is DeletionPolicy.DELETE and turn.job.status.attempt
+    drops_all = _rules(turn).policy is DeletionPolicy.DELETE and _may_have_run(turn)
     if turn.coordinator is not None and drops_all:
         _drop_checkpoints(turn, move)
         return
@@ -138,14 +138,19 @@ def _drop_checkpoints(turn: Turn, move: Move) -> None:
 def _keep_while_it_ends(turn: Turn) -> None:
     c = turn.coordinator
     needs_workers = c is None or not c.phase.is_end
-    starting.ensure(turn, turn.job.status.revision, steady.workers(turn) if needs_workers else 0)
+    steady.keep(turn, replicas=None if needs_workers else 0)
 
 
 def _after_stop(turn: Turn) -> None:
-    if _rules(turn).policy is DeletionPolicy.DELETE and turn.job.status.attempt:
+    if _rules(turn).policy is DeletionPolicy.DELETE and _may_have_run(turn):
         turn.enter(Step.DISPOSING, "a pod deletes the job's checkpoints")
     else:
-        _release(turn, "the run has ended" if turn.job.status.attempt else "it never ran")
+        _release(turn, "the run has ended" if _may_have_run(turn) else "it never ran")
+
+
+def _may_have_run(turn: Turn) -> bool:
+    """Whether there may be state: nobody may have told so far."""
+    return turn.status.attempt != 0
 
 
 def _dispose(turn: Turn) -> None:

@@ -22,6 +22,7 @@ from penstock_operator.reconcile import (
     checking,
     deletion,
     images,
+    learning,
     lifecycle,
     requests,
     savepoint,
@@ -75,7 +76,9 @@ def _keep(turn: Turn) -> None:
     status = turn.job.status
     if status.revision is None:
         return
-    if status.phase is Phase.SUSPENDED:
+    if learning.is_needed(turn):
+        learning.keep(turn)
+    elif status.phase is Phase.SUSPENDED:
         steady.keep_suspended(turn)
     else:
         steady.keep(turn)

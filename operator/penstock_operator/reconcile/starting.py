@@ -80,12 +80,15 @@ def enter_starting(turn: Turn, message: str, **fields: Any) -> None:
 def ensure(turn: Turn, revision: str | None, replicas: int) -> None:
     """Everything of a revision, with so many workers; nothing of one that is not recorded."""
     if revision is not None and turn.has_revision(revision):
-        turn.do(
-            EnsureShared(revision),
-            EnsureCoordinator(revision),
-            EnsureWorkers(revision, replicas),
-        )
+        ensure_coordinator(turn, revision)
+        turn.do(EnsureWorkers(revision, replicas))
         _let_go_of_volumes(turn)
+
+
+def ensure_coordinator(turn: Turn, revision: str | None) -> None:
+    """A revision's coordinator alone; nothing of one that is not recorded."""
+    if revision is not None and turn.has_revision(revision):
+        turn.do(EnsureShared(revision), EnsureCoordinator(revision))
 
 
 def _let_go_of_volumes(turn: Turn) -> None:

@@ -14,8 +14,13 @@ _OVER = frozenset({JobPhase.FINISHED, JobPhase.FAILED})
 
 
 def keep(turn: Turn, *, replicas: int | None = None) -> None:
-    """Coordinator and workers of the applied revision, as many as run."""
-    starting.ensure(turn, turn.job.status.revision, workers(turn) if replicas is None else replicas)
+    """Coordinator and workers of the applied revision, as many as run; workers stay as they are while
+    nobody has told what the log says."""
+    revision = turn.job.status.revision
+    if turn.status.attempt is None:
+        starting.ensure_coordinator(turn, revision)
+    else:
+        starting.ensure(turn, revision, workers(turn) if replicas is None else replicas)
 
 
 def keep_suspended(turn: Turn) -> None:

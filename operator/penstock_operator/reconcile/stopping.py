@@ -160,7 +160,7 @@ def _is_recorded(turn: Turn, move: Move) -> bool:
 
 
 def _goes_without_answer(turn: Turn, move: Move) -> bool:
-    never_ran = not turn.job.status.attempt
+    never_ran = turn.status.attempt == 0
     if never_ran or turn.is_over(move.since, _patience_ms(turn, move)):
         return True
     turn.wait("the coordinator does not answer")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from penstock.spec.orders import JobPhase, JobStatus, SnapshotStatus
 from penstock.spec.parts.quantities import format_duration, rounded_size
-from penstock_operator.reconcile import checking, facts, starting, upgrade
+from penstock_operator.reconcile import checking, facts, learning, starting, upgrade
 from penstock_operator.reconcile.lifecycle import PHASES
 from penstock_operator.reconcile.turn import Stall, Turn
 from penstock_operator.resources.conditions import (
@@ -37,9 +37,7 @@ def see(turn: Turn) -> None:
     if turn.status.job_id is None:
         named = job.spec.job_id if job.spec is not None else None
         turn.update(job_id=named or f"{job.namespace}.{job.name}")
-    workload = turn.observed.coordinator_workload or turn.observed.worker_workload
-    if turn.status.revision is None and workload is not None:
-        turn.update(revision=workload.revision)  # the status was lost
+    learning.see(turn)
     if c is not None and c.attempt > 0:
         _see_run(turn, c)
 

@@ -33,18 +33,38 @@ def begin(turn: Turn, revision: str, *, way: StopWay | None) -> None:
     """Intend the upgrade; `way` Nothing: there is no run to stop."""
     reason = plan(turn, way)
     turn.begin(MoveKind.UPGRADE, Step.CHECKING, reason=reason, to_revision=revision, way=way)
-    turn.update(
-        upgrade=UpgradeView.model_validate(
-            {
-                "from": turn.status.revision,
-                "to": revision,
-                "step": Step.CHECKING,
-                "snapshot": turn.status.next_restore,
-                "reason": reason,
-                "started_at": turn.now,
-            }
-        )
+    turn.update(upgrade=_view(turn, turn.status.revision, revision, Step.CHECKING, reason))
+
+
+def _view(turn: Turn, old: str | None, new: str, step: Step, reason: str) -> UpgradeView:
+    return UpgradeView.model_validate(
+        {
+            "from": old,
+            "to": new,
+            "step": step,
+            "snapshot": turn.status.next_restore,
+            "reason": reason,
+            "started_at": turn.now,
+        }
     )
+
+
+def take_up(turn: Turn, revision: str) -> None:
+    """Intend to go on with one whose status was lost after the stop."""
+    c, spec = turn.coordinator, turn.spec
+    assert c is not None, turn.status
+    assert spec is not None, turn.status
+    reason = f"revision {c.revision} ran last; {_snapshot(turn, spec, StopWay.NOTHING)}"
+    turn.begin(
+        MoveKind.UPGRADE,
+        Step.REPLACING,
+        reason=reason,
+        to_revision=revision,
+        to_parallelism=spec.parallelism,
+        way=StopWay.NOTHING,
+        snapshot=c.next_restore,
+    )
+    turn.update(upgrade=_view(turn, c.revision, revision, Step.REPLACING, reason))
 
 
 def plan(turn: Turn, way: StopWay | None) -> str:
@@ -124,7 +144,7 @@ def _against(turn: Turn, spec: StreamJobSpec) -> str | None:
     found = starting.resolved(turn, spec)
     if is_due and found is not None:
         return None if found.from_.lower() == "none" else found.from_
-    return checking.LATEST if status.attempt else None
+    return None if status.attempt == 0 else checking.LATEST
 
 
 def _tell_about_image(turn: Turn, spec: StreamJobSpec) -> None:

@@ -6,7 +6,7 @@ from tests.simulation.operator.cluster import Cluster, StreamJobObject
 from tests.simulation.operator.code import INCOMPATIBLE, Code
 from tests.simulation.operator.operator_process import OperatorProcess
 from tests.simulation.operator.person import Person
-from tests.simulation.operator.store import EndKind, Entry, Violation
+from tests.simulation.operator.store import EndKind, Entry, Snapshot, Violation
 
 from penstock.spec.orders import JobPhase
 from penstock.spec.streamjob import DesiredState, StreamJobSpec
@@ -35,12 +35,15 @@ class Oracles:
         self._operator = operator
         self._input_length = input_length
         self._stops: set[str] = set()
+        self._opened_for: str | None = None
         self._at_rest_began: tuple[int, int, int] = (0, 0, 0)
 
     # ── at every moment ─────────────────────────────────────────────────────────────────────────
 
     def on_entry(self, entry: Entry) -> None:
         """The log went on."""
+        if entry.kind == "opened" and self._cluster.job is not None:
+            self._opened_for = self._cluster.job.uid
         if entry.end is not None and entry.end.savepoint is not None:
             self._stops.add(entry.end.savepoint)
         if entry.end is not None and entry.end.committed and entry.point is not None:
@@ -106,9 +109,18 @@ class Oracles:
         code, move, entry = Code(spec.image or ""), job.status.move, self._cluster.store.newest
         if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, Step.CHECKING):
             return not code.can_be_pulled
+        if not code.reads(self._named(spec.restore.from_)):
+            return self._is("Ready", "False")
         has_another = job.status.stable_revision not in (None, revision)
         cannot_run = not code.is_good or (entry is not None and not code.reads(entry.point))
         return cannot_run and not has_another and self._is("Ready", "False")
+
+    def _named(self, place: str) -> Snapshot | None:
+        """The savepoint at a path, or that a Savepoint has."""
+        cluster = self._cluster
+        named = cluster.savepoints.get(place)
+        path = named.status.path if named is not None else place
+        return cluster.store.savepoints.get(path or "")
 
     def _known_snapshots(self) -> set[str]:
         """What may stand in `restore.from`."""
@@ -165,8 +177,8 @@ class Oracles:
         if job.status.phase is not Phase.SUSPENDED:
             return f"phase {job.status.phase}"
         is_open = entry is not None and (entry.end is None or not entry.end.committed)
-        has_run = job.status.attempt is not None and not self._cluster.was_taken_apart
-        if is_open and has_run:  # what a deleted one left without an end waits for a start
+        is_ours = self._opened_for == job.uid and not self._cluster.was_taken_apart
+        if is_open and is_ours:  # what a deleted one left without an end waits for a start
             return "the run did not end"
         if self._cluster.of_role("worker") or self._cluster.of_role("coordinator"):
             return "pods are left"

@@ -243,13 +243,20 @@ class Person:
         cluster.note(f"Savepoint {found.name} is deleted")
         if found.spec.dispose_on_delete and found.status.path is not None:
             self.disposed.add(found.status.path)
-        if found.status.phase != "Completed":
+        if found.status.phase != "Completed" or not self._has_receipt(found):
             self.requests.add(f"once more {found.uid}")  # its annotation may stand
         if found.finalizers:
             found.deleted_at = found.deleted_at or cluster.now
         else:
             del cluster.savepoints[found.name]
         cluster.changed()
+
+    def _has_receipt(self, savepoint: SavepointObject) -> bool:
+        """Whether nobody looks for it any more: one that was asked for by annotation is until then."""
+        job = self.cluster.job
+        receipt = job.status.requests.get("savepoint") if job is not None else None
+        is_told = receipt is not None and receipt.path == savepoint.status.path
+        return ANNOTATION_SAVEPOINT not in savepoint.annotations or is_told
 
     def last_wish(self) -> str:
         """What they want in the end; one word about it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from tests.simulation.operator.cluster import Cluster
+from tests.simulation.operator.cluster import Cluster, StreamJobObject
 from tests.simulation.operator.operator_process import OperatorProcess
 from tests.simulation.operator.oracles import Oracles
 from tests.simulation.operator.person import Person
@@ -142,7 +142,7 @@ class Simulation:
     def _trouble(self) -> None:
         cluster, rng = self._cluster, self._rng
         coordinators, workers = cluster.of_role("coordinator"), cluster.of_role("worker")
-        match rng.randrange(10):
+        match rng.randrange(11):
             case 0 | 1 if coordinators:
                 self.note("the coordinator's process is killed")
                 cluster.kill_process(rng.choice(coordinators))
@@ -167,17 +167,29 @@ class Simulation:
                 self.note("somebody deletes the Deployment")
                 cluster.deployment, cluster.was_taken_apart = None, True
                 cluster.changed()
-            case 8 if cluster.job is not None and cluster.job.status.move is None:
-                self.note("the status is lost")  # a view, as long as nothing is intended
-                self._person.requests.add(f"receipts lost {self.now}")  # annotations stand
-                cluster.job.status = StreamJobStatus()
-                cluster.job.version += 1
-                cluster.changed()
-            case 9:
+            case 8:
                 self.note("tags are moved")
                 cluster.tags_moved += 1
+            case 9 | 10 if cluster.job is not None:
+                self._lose_status(cluster.job)
+                if coordinators and rng.random() < 0.5:
+                    cluster.kill_process(rng.choice(coordinators))
             case _:
                 pass
+
+    def _lose_status(self, job: StreamJobObject) -> None:
+        """All of it, or one field: somebody edited the subresource, or a backup brought it back."""
+        lost = self._rng.choice(sorted(StreamJobStatus.model_fields))
+        if self._rng.random() < 0.5:
+            self.note("the status is lost")
+            job.status = StreamJobStatus()
+        else:
+            self.note(f"of the status {lost} is lost")
+            empty = getattr(StreamJobStatus(), lost)
+            job.status = job.status.model_copy(update={lost: empty})
+        self._person.requests.add(f"receipts lost {self.now}")  # annotations stand
+        job.version += 1
+        self._cluster.changed()
 
 
 def failures(seeds: Iterable[int]) -> list[str]:
