@@ -32,7 +32,7 @@ def guard(turn: Turn) -> None:
     """A finalizer for the policies that need one, none for the other."""
     if turn.spec is None:
         return
-    wanted = turn.spec.deletion.policy is not DeletionPolicy.RETAIN
+    wanted = _rules(turn).policy is not DeletionPolicy.RETAIN
     if wanted != _has_finalizer(turn):
         turn.do(SetFinalizer(wanted))
 
@@ -78,7 +78,14 @@ def nothing_runs(turn: Turn) -> bool:
 
 
 def _rules(turn: Turn) -> Deletion:
-    return turn.spec.deletion if turn.spec is not None else Deletion()
+    """The present spec's, whatever is wrong with the rest of it. One that cannot be read deletes
+    nothing: what was accepted may say so, and be older than the last valid word."""
+    if turn.job.spec is not None:
+        return turn.job.spec.deletion
+    rules = turn.spec.deletion if turn.spec is not None else Deletion()
+    if rules.policy is DeletionPolicy.DELETE:
+        return rules.model_copy(update={"policy": DeletionPolicy.SAVEPOINT})
+    return rules
 
 
 def _has_finalizer(turn: Turn) -> bool:

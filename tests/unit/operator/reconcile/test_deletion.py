@@ -48,6 +48,21 @@ def test_the_finalizer_goes_only_once_that_was_written_down(running):
     assert running.last(do.SetFinalizer) == do.SetFinalizer(False)
 
 
+def test_what_cannot_be_read_deletes_nothing_on_the_word_of_an_older_spec(running):
+    running.apply(image="words:2", deletion={"policy": "Delete"})
+    running.settle()
+    running.apply(deletion={"policy": "Retain"})
+    running.turn(2)
+    running.mistakes = ("spec.entrypoint: is no module:function",)
+    running.finalizers.add(FINALIZER_STREAMJOB)
+    running.turn(2)
+    delete(running)
+    gone(running)
+    assert not running.orders(CancelOrder)
+    assert len(running.orders(StopOrder)) == 1
+    assert running.log.next_restore is not None
+
+
 def test_policy_delete_lets_the_coordinator_delete_all_checkpoints(running):
     running.apply(deletion={"policy": "Delete"})
     running.turn(2)
