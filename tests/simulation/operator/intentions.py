@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from tests.simulation.operator.cluster import Cluster, StreamJobObject
 from tests.simulation.operator.store import Violation
 
@@ -12,6 +14,9 @@ from penstock_operator.resources.names import ANNOTATION_DELETION
 from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StreamJobStatus
 
 _AT_REST = (Phase.SUSPENDED, Phase.FINISHED, Phase.FAILED)
+_CUTS_OFF = (MoveKind.ROLLBACK, MoveKind.DELETE)
+"""What failed is not waited for; a deletion has a time-out of its own, and a person's force."""
+_PATIENCE_MIN = timedelta(seconds=60)
 _LETS_GO = (MoveKind.SUSPEND, MoveKind.DELETE)
 
 
@@ -25,6 +30,7 @@ def check_intention(
             _check_order(order, move)
         case do.EnsureCoordinator(revision=revision):
             _check_template(revision, cluster.deployment and cluster.deployment.revision, status)
+            _check_run(cluster, job, move, revision)
         case do.EnsureWorkers(revision=revision, replicas=replicas):
             live = cluster.stateful_set
             _check_template(revision, live and live.revision, status)
@@ -33,6 +39,7 @@ def check_intention(
             if is_scaled_in and not is_allowed:
                 _violated(effect, "workers are taken away")
         case do.RemoveCoordinator():
+            _check_run(cluster, job, move, None)
             is_let_go = move is not None and move.kind in _LETS_GO
             entry = cluster.store.newest
             is_over = entry is None or (entry.end is not None and entry.end.committed)
@@ -70,6 +77,26 @@ def _check_template(revision: str, live: str | None, status: StreamJobStatus) ->
     move = status.move
     if status.revision != revision and (move is None or move.to_revision != revision):
         _violated(revision, f"in place of {live}; {move}")
+
+
+def _check_run(
+    cluster: Cluster, job: StreamJobObject, move: Move | None, revision: str | None
+) -> None:
+    """A run is ended by its coordinator, which may be a while in coming: it is not cut off at once.
+
+    `revision` is of the coordinator that follows, None for none.
+    """
+    live, entry = cluster.deployment, cluster.store.newest
+    if live is None or live.revision == revision or entry is None or move is None:
+        return
+    is_open = entry.end is None and entry.revision == live.revision
+    could_end = cluster.opened_for == job.uid and not cluster.was_taken_apart
+    is_early = cluster.now - move.started_at < _PATIENCE_MIN and move.kind not in _CUTS_OFF
+    if is_open and could_end and is_early:
+        _violated(
+            revision or "no coordinator",
+            f"attempt {entry.attempt} of {live.revision} is open; {move}",
+        )
 
 
 def _check_claims(cluster: Cluster, job: StreamJobObject, names: tuple[str, ...]) -> None:

@@ -35,7 +35,6 @@ class Oracles:
         self._operator = operator
         self._input_length = input_length
         self._stops: set[str] = set()
-        self._opened_for: str | None = None
         self._at_rest_began: tuple[int, int, int] = (0, 0, 0)
 
     # ── at every moment ─────────────────────────────────────────────────────────────────────────
@@ -43,7 +42,7 @@ class Oracles:
     def on_entry(self, entry: Entry) -> None:
         """The log went on."""
         if entry.kind == "opened" and self._cluster.job is not None:
-            self._opened_for = self._cluster.job.uid
+            self._cluster.opened_for = self._cluster.job.uid
         if entry.end is not None and entry.end.savepoint is not None:
             self._stops.add(entry.end.savepoint)
         if entry.end is not None and entry.end.committed and entry.point is not None:
@@ -177,7 +176,7 @@ class Oracles:
         if job.status.phase is not Phase.SUSPENDED:
             return f"phase {job.status.phase}"
         is_open = entry is not None and (entry.end is None or not entry.end.committed)
-        is_ours = self._opened_for == job.uid and not self._cluster.was_taken_apart
+        is_ours = self._cluster.opened_for == job.uid and not self._cluster.was_taken_apart
         if is_open and is_ours:  # what a deleted one left without an end waits for a start
             return "the run did not end"
         if self._cluster.of_role("worker") or self._cluster.of_role("coordinator"):

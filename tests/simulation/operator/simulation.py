@@ -172,8 +172,8 @@ class Simulation:
                 cluster.tags_moved += 1
             case 9 | 10 if cluster.job is not None:
                 self._lose_status(cluster.job)
-                if coordinators and rng.random() < 0.5:
-                    cluster.kill_process(rng.choice(coordinators))
+                for pod in coordinators if rng.random() < 0.5 else ():
+                    cluster.delete_pod(pod.name)
             case _:
                 pass
 

@@ -96,15 +96,6 @@ def forgets_its_move(observed: Observed, now: datetime) -> Decision:
     return replace(decision, status=decision.status.model_copy(update={"move": None}))
 
 
-def takes_a_lost_status_for_one_of_a_new_job(observed: Observed, now: datetime) -> Decision:
-    """What is not known of the log is taken for nothing."""
-    job = observed.job
-    if job.status.attempt is None:
-        status = job.status.model_copy(update={"attempt": 0})
-        observed = replace(observed, job=replace(job, status=status))
-    return reconcile(observed, now)
-
-
 def first_violation(decide: Reconcile, process: type[OperatorProcess]) -> str | None:
     outcomes = (Simulation(seed, decide, process).run() for seed in range(SEEDS))
     return next((o.violation for o in outcomes if o.violation), None)
@@ -118,7 +109,6 @@ def first_violation(decide: Reconcile, process: type[OperatorProcess]) -> str | 
         drops_volumes_while_they_are_used,
         lets_the_object_go_at_once,
         forgets_its_move,
-        takes_a_lost_status_for_one_of_a_new_job,
     ],
     ids=lambda decide: decide.__name__,
 )
