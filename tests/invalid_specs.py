@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock.spec.parts.fields import NOT_A_JOB_ID
+
 GOOD = {"entrypoint": "wordcount:job"}
 DURATION = "is not a duration; write 10s, 500ms, 5m, 1h"
 A_NAME = "is not a name; use a-z, 0-9 and -, beginning and ending with neither -"
@@ -76,8 +78,9 @@ INVALID = (
     Invalid({"maxParallelism": 0}, "spec.maxParallelism", "is 0; at least 1 is needed", api_server="should be greater than or equal to 1"),
     Invalid({"desiredState": "Stopped"}, "spec.desiredState", '"Stopped" is none of Running, Suspended', api_server='Unsupported value: "Stopped": supported values: "Running", "Suspended"'),
     # Who it is.
-    Invalid({"jobId": "My_Job"}, "spec.jobId", f'"My_Job" {A_NAME}'),
-    Invalid({"jobId": "a" * 41}, "spec.jobId", "has 41 characters; at most 40 are allowed", api_server="Too long: may not be more than 40"),
+    Invalid({"jobId": "My_Job"}, "spec.jobId", f'"My_Job" {NOT_A_JOB_ID}'),
+    Invalid({"jobId": "a" * 41}, "spec.jobId", f'"{"a" * 41}" {NOT_A_JOB_ID}'),
+    Invalid({"jobId": "shop.eu.words"}, "spec.jobId", f'"shop.eu.words" {NOT_A_JOB_ID}'),
     Invalid({}, "metadata.name", "has 41 characters; at most 40 are allowed", api_server="metadata.name has too many characters; at most 40 are allowed", metadata={"name": "a" * 41}),
     Invalid({}, "metadata.name", f'"word.count" {A_NAME}', api_server=f"metadata.name {A_NAME}", metadata={"name": "word.count"}),
     # Where state is.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from penstock.core.keygroups import MAX_PARALLELISM_LIMIT
-from penstock.spec.parts.fields import NAME_LENGTH_MAX, in_yaml
+from penstock.spec.parts.fields import JOB_ID, NAME_LENGTH_MAX, NOT_A_JOB_ID, in_yaml
 from penstock.spec.parts.moves import STRATEGY_FIELDS, ErrorPolicy, Restart
 from penstock.spec.parts.pods import Volume
 from penstock.spec.parts.quantities import WRITE_DURATION, WRITE_SIZE
@@ -250,7 +250,7 @@ STREAMJOB_RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "spec.script": _SCRIPT,
         "spec.entrypoint": (_pattern(f"^{_NAME}$", "is not module:function, as in wordcount:job"),),
         "spec.parallelism": _PARALLELISM,
-        "spec.jobId": (_pattern(_LABEL, _NOT_A_NAME),),
+        "spec.jobId": (_pattern(f"^{JOB_ID}$", NOT_A_JOB_ID),),
         "spec.state.backend": (
             _pattern(
                 f"^({'|'.join(BUILT_IN_BACKENDS)}|{_NAME})$",

@@ -187,6 +187,7 @@ def test_what_the_status_says_is_in_force_cannot_be_set_otherwise(jobs: Jobs) ->
     )
     assert "names the owner" in jobs.replace(stream_job(jobId="other"))
     assert jobs.replace(stream_job(maxParallelism=128)) == ""
+    assert jobs.replace(stream_job(maxParallelism=128, jobId="team.wordcount")) == ""
 
 
 def test_a_status_can_always_be_written_whatever_the_spec_says(jobs: Jobs) -> None:

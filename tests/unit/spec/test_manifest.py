@@ -143,6 +143,11 @@ def test_anchors_and_merged_blocks_work():
     assert job_of(text).spec.coordinator.resources == {"cpu": 1, "memory": "1Gi"}
 
 
+def test_the_job_id_may_be_what_a_job_of_another_namespace_is_called_by_default():
+    named = SMALLEST.replace("spec:", "spec:\n  jobId: other-shop.wordcount")
+    assert job_of(named).job_id(namespace="shop") == "other-shop.wordcount"
+
+
 def test_the_job_id_is_the_name_on_a_laptop_and_has_the_namespace_on_a_cluster():
     assert job_of(SMALLEST).job_id() == "wordcount"
     assert job_of(SMALLEST).job_id(namespace="shop") == "shop.wordcount"

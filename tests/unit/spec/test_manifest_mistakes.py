@@ -7,6 +7,7 @@ import pytest
 from penstock.core.errors import Rejected
 from penstock.spec.loading import draft_of, load_manifest, read_manifest, validate
 from penstock.spec.mistakes import InvalidManifest, Mistake
+from penstock.spec.parts.fields import NOT_A_JOB_ID
 
 HEAD = """\
 apiVersion: penstock.dev/v1alpha1
@@ -72,9 +73,12 @@ ONE_FIELD = [
     (
         "jobId: My_Job",
         "spec.jobId",
-        '"My_Job" is not a name; use a-z, 0-9 and -, beginning and ending with neither -',
+        f'"My_Job" {NOT_A_JOB_ID}',
     ),
-    (f"jobId: {'a' * 41}", "spec.jobId", "has 41 characters; at most 40 are allowed"),
+    *(
+        (f"jobId: {id}", "spec.jobId", f'"{id}" {NOT_A_JOB_ID}')
+        for id in ("a" * 41, "shop." + "a" * 41, "a" * 64 + ".b", "a.b.c", "shop.", ".words", "-a")
+    ),
     ("parameters: [a]", "spec.parameters", "must be a block of fields, not a list"),
     ("state: RocksDB", "spec.state", 'must be a block of fields, not "RocksDB"'),
     ("checkpoints:", "spec.checkpoints", EMPTY),

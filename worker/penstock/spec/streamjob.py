@@ -12,6 +12,7 @@ from penstock.core.ids import JobId
 from penstock.core.keygroups import MAX_PARALLELISM_LIMIT
 from penstock.spec.parts.fields import (
     FreeForm,
+    JobIdText,
     Name,
     ObjectName,
     PositiveCount,
@@ -104,8 +105,10 @@ class StreamJobSpec(SpecModel):
         default=None,
         description="Service account of all pods, for workload identity.",
     )
-    job_id: Name | None = Field(
-        default=None, description="Owner of the state in the store. Default: <namespace>.<name>."
+    job_id: JobIdText | None = Field(
+        default=None,
+        description="Owner of the state in the store: a name, or <namespace>.<name>. "
+        "Default: its own <namespace>.<name>.",
     )
     state: State = Field(default_factory=State, description="Where working state lives.")
     checkpoints: Checkpoints = Field(

@@ -18,6 +18,13 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 NOT_A_STORAGE = "is not a storage; write s3://bucket/folder, file:///folder or a folder"
 NAME_LENGTH_MAX = 40
 """Room for `-coordinator` and a hash within the 63 characters of a Kubernetes label."""
+JOB_ID_LENGTH_MAX = 63 + 1 + NAME_LENGTH_MAX
+JOB_ID = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])?[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
+NOT_A_JOB_ID = (
+    f"is not a job id; write a name of at most {NAME_LENGTH_MAX} a-z, 0-9 and -, "
+    "or the NAMESPACE.NAME of a StreamJob"
+)
+_JOB_ID = re.compile(JOB_ID, re.ASCII)
 
 
 def in_yaml(attribute: str) -> str:
@@ -60,6 +67,12 @@ def _dns_label(text: str) -> str:
     return text
 
 
+def _job_id(text: str) -> str:
+    if not _JOB_ID.fullmatch(text):
+        raise wrong(f"{json.dumps(text, ensure_ascii=False)} {NOT_A_JOB_ID}")
+    return text
+
+
 def is_storage(url: str) -> bool:
     """Whether a text names a storage: s3:// with a bucket, file:// with a folder, or a folder."""
     scheme, separator, rest = url.partition("://")
@@ -90,6 +103,10 @@ Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Name = Annotated[
     str, AfterValidator(_dns_label), Field(json_schema_extra={"maxLength": NAME_LENGTH_MAX})
 ]
+JobIdText = Annotated[
+    str, AfterValidator(_job_id), Field(json_schema_extra={"maxLength": JOB_ID_LENGTH_MAX})
+]
+"""A name, or what a StreamJob without one is called by default, so that state can change namespaces."""
 Storage = Annotated[str, Field(max_length=1024), AfterValidator(_storage)]
 LongerThanZero = AfterValidator(_positive)
 FreeForm = dict[str, Any]
