@@ -14,7 +14,6 @@ from penstock.spec.streamjob import DesiredState
 from penstock_operator.reconcile import (
     deletion,
     facts,
-    learning,
     requests,
     rescale,
     starting,
@@ -42,16 +41,21 @@ PHASES: Mapping[MoveKind, Phase] = MappingProxyType(
 """What the job's phase is while a move goes on."""
 
 _AFTER_THE_STOP = (Step.REPLACING, Step.STARTING, Step.STABILIZING)
-BEFORE_THE_STOP = frozenset(
+DROPPED_AT_ONCE = frozenset(
     {
         (MoveKind.START, Step.REPLACING),
         (MoveKind.START, Step.STARTING),
+        (MoveKind.RESTART, Step.REPLACING),
+        (MoveKind.RESTART, Step.STARTING),
+        (MoveKind.RESTORE, Step.REPLACING),
+        (MoveKind.RESTORE, Step.STARTING),
         (MoveKind.UPGRADE, Step.CHECKING),
         (MoveKind.RESCALE, Step.ADDING_WORKERS),
         (MoveKind.RESCALE, Step.REMOVING_WORKERS),
     }
 )
-"""Where a move can be dropped for another one: nothing was ended that it would have to begin again."""
+"""Where a move can be dropped for another one, which begins from what is there: a job that runs, or one
+that was ended and may not start again without what is wanted now."""
 
 
 # ── no move is under way ────────────────────────────────────────────────────────────────────────
@@ -74,10 +78,6 @@ def choose(turn: Turn) -> None:
         _begin_start(turn, target, "the job is started")
     elif status.revision != target:
         upgrade.begin(turn, target, way=StopWay.NOTHING if deletion.nothing_runs(turn) else None)
-    elif learning.is_needed(turn):
-        return
-    elif learning.was_replacing(turn):
-        upgrade.take_up(turn, target)
     elif not _is_up(turn):
         _begin_start(turn, target, _why_started(turn))
     elif turn.coordinator is None:
@@ -105,7 +105,6 @@ def _start_what_was_accepted(turn: Turn) -> None:
     """The spec has mistakes: what ran before them runs on."""
     revision = turn.status.revision
     is_wanted = turn.job.status.phase is not Phase.SUSPENDED and turn.spec is not None
-    is_wanted = is_wanted and not learning.is_needed(turn)
     if revision is not None and turn.has_revision(revision) and is_wanted and not _is_up(turn):
         _begin_start(turn, revision, _why_started(turn))
 
@@ -123,7 +122,7 @@ def _is_up(turn: Turn) -> bool:
     if status.phase is Phase.SUSPENDED:
         return False
     if c is None:
-        return status.phase is not Phase.PENDING or bool(turn.status.attempt)
+        return status.phase is not Phase.PENDING
     if c.phase in (JobPhase.STOPPED, JobPhase.CANCELLED):
         return False
     if c.phase is not JobPhase.WAITING:
@@ -202,7 +201,7 @@ def go_on(turn: Turn) -> None:
         turn.finish("Withdrawn", f"nobody knows how to go on: {move.step}", phase=Phase.PENDING)
     elif turn.spec is None:
         turn.wait("the spec has mistakes, and no revision is left that had none")
-    elif (move.kind, move.step) in BEFORE_THE_STOP and _is_overtaken(turn, move):
+    elif _can_be_dropped(turn, move) and _is_overtaken(turn, move):
         _drop(turn, move)
     else:
         step(turn)
@@ -215,6 +214,10 @@ def _is_whole(move: Move) -> bool:
     return not (needs_revision and move.to_revision is None) and not (
         needs_parallelism and move.to_parallelism is None
     )
+
+
+def _can_be_dropped(turn: Turn, move: Move) -> bool:
+    return (move.kind, move.step) in DROPPED_AT_ONCE or rescale.is_stuck(turn, move)
 
 
 def _is_overtaken(turn: Turn, move: Move) -> bool:

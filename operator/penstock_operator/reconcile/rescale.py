@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from penstock.spec.orders import RequestPhase, RescaleOrder, RescaleStatus
 from penstock.spec.parts.quantities import format_duration, rounded_size
 from penstock_operator.reconcile import facts, steady
-from penstock_operator.reconcile.turn import Turn, request_id
+from penstock_operator.reconcile.turn import Stall, Turn, request_id
 from penstock_operator.resources.status import Move, MoveKind, Phase, RescaleView, Step
 
 DONE, FAILED = "Done", "Failed"
@@ -97,6 +97,7 @@ def move_groups(turn: Turn) -> None:
     steady.keep(turn, replicas=max(move.to_parallelism, former, steady.workers(turn)))
     if c is None:
         turn.wait("the coordinator does not answer")
+        _say_why_stuck(turn, move)
         return
     if c.phase.is_end:
         _fail(turn, f"the job is {c.phase}")
@@ -115,6 +116,20 @@ def move_groups(turn: Turn) -> None:
         _fail(turn, "the coordinator did not do it in time")
     else:
         turn.wait("key groups move")
+
+
+def is_stuck(turn: Turn, move: Move) -> bool:
+    """Whether nobody can tell what became of the order, for longer than a rescale may take."""
+    is_ordered = (move.kind, move.step) == (MoveKind.RESCALE, Step.MOVING)
+    return is_ordered and turn.coordinator is None and _is_late(turn, move)
+
+
+def _say_why_stuck(turn: Turn, move: Move) -> None:
+    trouble = facts.trouble(turn.observed, turn.job.status.revision, turn.now)
+    if trouble is not None:
+        turn.stall = Stall(trouble.reason, trouble.message)
+    elif is_stuck(turn, move):
+        turn.stall = Stall("CoordinatorUnreachable", turn.observed.unreachable or "no answer")
 
 
 def _is_late(turn: Turn, move: Move) -> bool:
