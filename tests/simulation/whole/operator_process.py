@@ -11,7 +11,9 @@ from tests.simulation.operator.operator_process import OperatorProcess
 from tests.simulation.whole.process import CoordinatorProcess
 
 from penstock.core.errors import Corrupt, PenstockError, Rejected
+from penstock.runtime.order_desk import refusal_of
 from penstock.spec.orders import Order
+from penstock_operator.reconcile.observed import Refusal
 
 TIMEOUT_MS = 5_000
 LATENCY_MS = 60
@@ -51,7 +53,7 @@ class WholeOperatorProcess(OperatorProcess):
             elif isinstance(error, Rejected | Corrupt):
                 said = f"{error.what}; {error.fix}" if error.fix else error.what
                 self.cluster.note(f"refused: {said}")
-                self._refusals[id] = (self._now, said)
+                self._refusals[id] = self._now, Refusal(refusal_of(error), said)
 
         def gave_up() -> None:
             if self._waits_for is asked:

@@ -13,6 +13,17 @@ def test_every_record_counts_once_and_all_comes_to_rest_whatever_goes_wrong(firs
     assert failures(range(first, first + BLOCK)) == []
 
 
+# Seeds that once failed.
+@pytest.mark.parametrize(
+    "seed",
+    [
+        153,  # deleted with a mistake in its spec: the policy of an older one was obeyed, and state deleted
+    ],
+)
+def test_a_seed_that_once_failed_holds(seed: int):
+    assert failures([seed]) == []
+
+
 def test_the_same_seed_gives_the_same_trace():
     assert Simulation(3).run() == Simulation(3).run()
     assert Simulation(3).run().trace != Simulation(4).run().trace
