@@ -14,6 +14,7 @@ from penstock.spec.streamjob import DesiredState
 from penstock_operator.reconcile import (
     deletion,
     facts,
+    learning,
     requests,
     rescale,
     starting,
@@ -78,6 +79,10 @@ def choose(turn: Turn) -> None:
         _begin_start(turn, target, "the job is started")
     elif status.revision != target:
         upgrade.begin(turn, target, way=StopWay.NOTHING if deletion.nothing_runs(turn) else None)
+    elif learning.is_needed(turn):
+        return
+    elif learning.was_replacing(turn):
+        upgrade.take_up(turn, target)
     elif not _is_up(turn):
         _begin_start(turn, target, _why_started(turn))
     elif turn.coordinator is None:
@@ -105,6 +110,7 @@ def _start_what_was_accepted(turn: Turn) -> None:
     """The spec has mistakes: what ran before them runs on."""
     revision = turn.status.revision
     is_wanted = turn.job.status.phase is not Phase.SUSPENDED and turn.spec is not None
+    is_wanted = is_wanted and not learning.is_needed(turn)
     if revision is not None and turn.has_revision(revision) and is_wanted and not _is_up(turn):
         _begin_start(turn, revision, _why_started(turn))
 
@@ -122,7 +128,7 @@ def _is_up(turn: Turn) -> bool:
     if status.phase is Phase.SUSPENDED:
         return False
     if c is None:
-        return status.phase is not Phase.PENDING
+        return status.phase is not Phase.PENDING or bool(turn.status.attempt)
     if c.phase in (JobPhase.STOPPED, JobPhase.CANCELLED):
         return False
     if c.phase is not JobPhase.WAITING:

@@ -43,6 +43,7 @@ ATTEMPTS_MAX = 3
 LATEST = "Latest"
 RECOVERY_PATIENCE_MS = 60_000
 """A coordinator that should recover by itself, and does not, is ordered to: that gives a reason."""
+_ENDING_PATIENCE_MS = 300_000
 _AGAIN = timedelta(seconds=3)
 _RETRY_MAX = timedelta(minutes=5)
 _RETRY_FIRST = timedelta(seconds=10)
@@ -201,8 +202,19 @@ def _wait_for_its_end(turn: Turn, move: Move, c: JobStatus) -> None:
     stopped."""
     if c.phase is JobPhase.ENDING or move.kind is MoveKind.START:
         turn.wait(f"the job is {c.phase}")
+        _tell_about_the_end(turn, move, c)
     else:
         turn.enter(Step.STOPPING, f"{move.kind}: the job is {c.phase}, it is stopped", way=None)
+
+
+def _tell_about_the_end(turn: Turn, move: Move, c: JobStatus) -> None:
+    """A version that does not run cannot commit what the run before it left; an upgrade is timed out."""
+    is_ending = c.phase is JobPhase.ENDING and move.kind is not MoveKind.UPGRADE
+    if is_ending and turn.is_over(move.since, _ENDING_PATIENCE_MS):
+        said = f": {facts.shortened(c.last_error.what)}" if c.last_error else ""
+        turn.stall = Stall(
+            "EndNotCommitted", f"revision {move.to_revision} cannot end the run before it{said}"
+        )
 
 
 def _is_answered(turn: Turn, c: JobStatus, order: StartOrder) -> bool:

@@ -249,7 +249,8 @@ class Oracles:
                 raise Violation(f"Ready, and nothing was written for {seconds} s")
             return
         is_exact = entry.point is None or stop == entry.point.position
-        if entry.end is not None and entry.hold is None and not is_exact:
+        is_over = entry.end is not None and entry.end.committed and entry.hold is None
+        if is_over and not is_exact:
             raise Violation(f"ended at {entry.point}, written to {stop}")
 
     # ── small things ────────────────────────────────────────────────────────────────────────────

@@ -57,12 +57,15 @@ def changes_templates_before_the_stop(observed: Observed, now: datetime) -> Deci
 
 
 def rolls_back_past_what_was_written(observed: Observed, now: datetime) -> Decision:
-    """Always to the snapshot before the upgrade, also when the version that failed has committed."""
+    """Always to the snapshot before the upgrade, also when the version that failed has committed;
+    without a hold all do."""
     decision, move = reconcile(observed, now), observed.job.status.move
-    if move is None or move.kind is not MoveKind.ROLLBACK:
+    if move is None or move.kind not in (MoveKind.UPGRADE, MoveKind.ROLLBACK):
         return decision
-    back = Restore.model_validate({"from": move.snapshot or "None", "allowOlder": True})
-    changed = {"origin": Origin.LOG, "restore": back}
+    changed: dict[str, object] = {"hold": None}
+    if move.kind is MoveKind.ROLLBACK:
+        back = Restore.model_validate({"from": move.snapshot or "None", "allowOlder": True})
+        changed = {"origin": Origin.LOG, "restore": back}
     effects = tuple(
         Send(effect.order.model_copy(update=changed))
         if isinstance(effect, Send) and isinstance(effect.order, StartOrder)

@@ -70,6 +70,24 @@ def test_a_coordinator_that_recovers_by_itself_needs_no_order(running):
     assert running.status.revision == running.revision
 
 
+def test_a_version_that_cannot_commit_what_the_run_before_it_left_is_told_of(running):
+    running.apply(desiredState="Suspended")
+    running.settle()
+    running.apply(desiredState="Running")
+    running.until(lambda w: w.status.move is not None and w.status.move.step is Step.STARTING)
+    running.done.clear()
+    running.phase = JobPhase.ENDING
+    running.turn(60)
+    assert running.condition("Stalled")[0] == "False", "sinks may have much to commit"
+    running.turn(20, each=timedelta(seconds=20))
+    assert running.condition("Stalled") == ("True", "EndNotCommitted")
+    assert running.orders(StartOrder) == []
+    running.phase = JobPhase.STOPPED
+    running.settle()
+    assert running.condition("Stalled")[0] == "False"
+    assert running.status.phase is Phase.RUNNING
+
+
 def test_a_start_that_the_log_has_overtaken_is_ordered_anew_under_another_id(world):
     world.refuses[StartOrder], world.refusal = "the log has gone on", RefusalKind.OUTDATED
     world.until(lambda w: w.orders(StartOrder))
