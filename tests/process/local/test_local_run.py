@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import penstock
-from penstock.core.errors import Corrupt, Rejected
+from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig
 from penstock.runtime.registry import running_jobs
 from penstock.spec.loading import load_manifest
@@ -39,7 +39,7 @@ spec:
   parallelism: {parallelism}
   checkpoints: {{interval: 200ms, storage: {storage}/checkpoints}}
   savepoints: {{storage: {storage}/savepoints}}
-  restart: {{strategy: FixedDelay, delay: 50ms}}
+  restart: {restart}
 """
 LINES = [f"word-{i % 7}" for i in range(300)]
 
@@ -58,10 +58,20 @@ def folder(tmp_path):
     return tmp_path
 
 
-def local_run(folder, *, restore=None, per_second=0, parallelism=1, storage="state"):
+def local_run(
+    folder,
+    *,
+    restore=None,
+    per_second=0,
+    parallelism=1,
+    storage="state",
+    restart="{strategy: FixedDelay, delay: 50ms}",
+):
     path = folder / "streamjob.yaml"
     path.write_text(
-        _MANIFEST.format(per_second=per_second, parallelism=parallelism, storage=storage)
+        _MANIFEST.format(
+            per_second=per_second, parallelism=parallelism, storage=storage, restart=restart
+        )
     )
     return LocalRun(
         LocalRunConfig(load_manifest(path).job, folder, "streamjob.yaml", restore, rest_port=0)
@@ -247,6 +257,33 @@ def test_what_is_wrong_with_the_state_to_go_on_from_is_told_and_nothing_runs(fol
     metadata.write_text("{}")
     with pytest.raises(Corrupt, match="is not the one that the job's log names"):
         run(local_run(folder, restore=metadata.parent.name))
+
+
+@pytest.mark.parametrize(
+    ("restart", "times"),
+    [("{strategy: None}", ""), ("{strategy: FixedDelay, delay: 10ms, attempts: 1}", ", 2 times")],
+)
+@pytest.mark.parametrize("who", ["supervisor", "coordinator"])
+def test_a_process_that_falls_at_once_ends_the_run_as_often_as_the_restart_strategy_says(
+    folder, tmp_path_factory, monkeypatch, who, restart, times
+):
+    broken = tmp_path_factory.mktemp("broken")
+    (broken / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"if 'penstock.runtime.{who}' in sys.orig_argv:\n"
+        "    os.write(2, b'no such library: libgone.so\\n')\n"
+        "    os._exit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{broken}:{os.environ['PYTHONPATH']}")
+    with pytest.raises(PenstockError) as e:
+        run(local_run(folder, restart=restart))
+    name = {"supervisor": "worker 0"}.get(who, who)
+    assert e.value.what.startswith(
+        f"{name} ended with exit code 3 as soon as it was started{times}"
+    )
+    assert e.value.where == "no such library: libgone.so"
+    assert e.value.exit_code == 1
+    assert "run the job again" in e.value.fix
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(folder):

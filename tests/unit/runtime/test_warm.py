@@ -57,7 +57,7 @@ def exit_code(tmp_path: Path, module: str, warm: list[WarmProcess]) -> int:
                 tmp_path,
                 {**os.environ, "A_WORD": "told"},
                 is_final=lambda *_: True,
-                gave_up=lambda _, code: codes.set_result(code),
+                gave_up=lambda death: codes.set_result(death.code),
                 stderr=stderr,
                 warm=warm,
             )
@@ -151,7 +151,7 @@ def test_a_told_process_ends_with_the_one_who_told_it(tmp_path: Path) -> None:
     async def told() -> int:
         reading, writing = os.pipe()
         process = WarmProcess("lasting")
-        process.tell(Told((), str(tmp_path), dict(os.environ)), parent_pipe=reading, stderr=None)
+        process.tell(Told((), str(tmp_path), dict(os.environ)), parent_pipe=reading, stderr=2)
         deadline = time.monotonic() + DEADLINE_S
         while not (tmp_path / "ready").exists():
             assert time.monotonic() < deadline

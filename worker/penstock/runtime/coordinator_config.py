@@ -93,11 +93,12 @@ def checkpoint_settings(manifest: StreamJob) -> CheckpointSettings:
         tolerable_failures=checkpoints.tolerable_failures,
         retained=checkpoints.retained,
         on_cancellation=OnCancellation(checkpoints.on_cancellation.value),
-        restart=_restart(manifest.spec.restart),
+        restart=restart_strategy(manifest.spec.restart),
     )
 
 
-def _restart(restart: Restart) -> RestartStrategy:
+def restart_strategy(restart: Restart) -> RestartStrategy:
+    """The manifest's words about restarts, as the decisions use them."""
     match restart.strategy:
         case Strategy.EXPONENTIAL_DELAY:
             return ExponentialDelay(restart.initial_delay_ms, restart.max_delay_ms)

@@ -21,10 +21,10 @@ from typing import IO
 from penstock.checkpoint.log import recovery_point
 from penstock.core.errors import PenstockError, Rejected
 from penstock.core.log import Entry
-from penstock.runtime.coordinator_config import storage_urls
+from penstock.runtime.coordinator_config import restart_strategy, storage_urls
 from penstock.runtime.job_storage import JobStorage, is_url
 from penstock.runtime.local_client import HOST, LocalClient, error_in
-from penstock.runtime.local_processes import LocalProcesses, environment
+from penstock.runtime.local_processes import Death, LocalProcesses, environment
 from penstock.runtime.registry import Registration, RunningJob, register
 from penstock.runtime.snapshot_files import read_newest_entry, whole_snapshot
 from penstock.runtime.warm import COORDINATOR_MODULE, WORKER_MODULE, WarmProcess
@@ -230,13 +230,9 @@ class LocalRun:
             (self.workdir / "manifest.json").write_text(json.dumps(self.manifest.document()))
         token = secrets.token_urlsafe(24)
 
-        def gave_up(name: str, code: int) -> None:
-            run.broken = error_in(ports_file) if name == COORDINATOR else None
-            run.broken = run.broken or Rejected(
-                f"{name} ended with exit code {code}",
-                where=str(self.workdir),
-                fix="its last lines say why",
-            )
+        def gave_up(death: Death) -> None:
+            told = error_in(ports_file) if death.name == COORDINATOR else None
+            run.broken = told or self._why(death)
 
         rest_port = _free_port(self._config.rest_port)
         run = _Run(
@@ -245,6 +241,7 @@ class LocalRun:
                 environment(token, self.folder),
                 is_final=lambda _, code: code in _FINAL_CODES,
                 gave_up=gave_up,
+                strategy=restart_strategy(self.manifest.spec.restart),
                 stderr=self._config.stderr,
                 warm=self._warm,
             ),
@@ -255,6 +252,19 @@ class LocalRun:
             client=LocalClient(rest_port, token, broken=lambda: run.broken),
         )
         return run
+
+    def _why(self, death: Death) -> PenstockError:
+        """What is told of a process that is not started again, with the last that it said."""
+        where = "\n".join(death.lines) or str(self.workdir)
+        if death.code in _FINAL_CODES:
+            return Rejected(f"{death.name} {death.how}", where=where, fix="its last lines say why")
+        times = "" if death.at_once == 1 else f", {death.at_once} times in a row"
+        return PenstockError(
+            f"{death.name} {death.how} as soon as it was started{times}",
+            where=where,
+            fix="correct what its last lines tell and run the job again: it goes on from its newest "
+            "checkpoint; how often it is tried is spec.restart's",
+        )
 
     async def _start_processes(self, run: _Run) -> None:
         manifest = ("--manifest", str(self.workdir / "manifest.json"))

@@ -22,7 +22,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from penstock.runtime.pdeathsig import PARENT_PIPE_VARIABLE
 
@@ -68,13 +67,13 @@ class WarmProcess:
         """None while it lives, or while nobody has waited for it."""
         return self._process.returncode
 
-    def tell(self, told: Told, *, parent_pipe: int, stderr: IO[bytes] | None) -> None:
+    def tell(self, told: Told, *, parent_pipe: int, stderr: int) -> None:
         """Let it begin; to be called once, with a loop running.
 
         Raises:
             OSError: it is gone.
         """
-        descriptors = [parent_pipe, _STDERR if stderr is None else stderr.fileno()]
+        descriptors = [parent_pipe, stderr]
         with self._socket:
             # Descriptors travel with the first byte.
             socket.send_fds(self._socket, [b"\n"], descriptors)
