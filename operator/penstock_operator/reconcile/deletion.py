@@ -30,15 +30,9 @@ ALL_CHECKPOINTS = "checkpoints"
 
 def guard(turn: Turn) -> None:
     """A finalizer for the policies that need one, none for the other."""
-<<<<<<< operator/penstock_operator/reconcile/deletion.py
     if turn.job.spec is None:
         return  # what was recorded with the revision may be older than what was wished last
     wanted = turn.job.spec.deletion.policy is not DeletionPolicy.RETAIN
-=======
-    if turn.spec is None:
-        return
-    wanted = _rules(turn).policy is not DeletionPolicy.RETAIN
->>>>>>> /tmp/w/other.py
     if wanted != _has_finalizer(turn):
         turn.do(SetFinalizer(wanted))
 
@@ -84,19 +78,8 @@ def nothing_runs(turn: Turn) -> bool:
 
 
 def _rules(turn: Turn) -> Deletion:
-<<<<<<< operator/penstock_operator/reconcile/deletion.py
     """As the object says; from one that cannot be read nothing is deleted on a guess."""
     return turn.job.spec.deletion if turn.job.spec is not None else Deletion()
-=======
-    """The present spec's, whatever is wrong with the rest of it. One that cannot be read deletes
-    nothing: what was accepted may say so, and be older than the last valid word."""
-    if turn.job.spec is not None:
-        return turn.job.spec.deletion
-    rules = turn.spec.deletion if turn.spec is not None else Deletion()
-    if rules.policy is DeletionPolicy.DELETE:
-        return rules.model_copy(update={"policy": DeletionPolicy.SAVEPOINT})
-    return rules
->>>>>>> /tmp/w/other.py
 
 
 def _has_finalizer(turn: Turn) -> bool:
