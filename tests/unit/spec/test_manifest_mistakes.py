@@ -1,6 +1,8 @@
 """Every mistake in a manifest is told at once: its line, its field, a sentence, what to write."""
 
 import pickle
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -366,6 +368,24 @@ def test_a_folder_is_no_manifest_but_says_what_is_in_it(tmp_path):
     with pytest.raises(Rejected, match="is a folder, not a manifest") as caught:
         read_manifest(tmp_path)
     assert caught.value.fix == "in that folder: a.yaml"
+
+
+def test_a_file_that_is_far_too_long_is_none(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(HEAD + "#" * 1000)
+    for endless in (path, Path("/dev/zero")):
+        with pytest.raises(Rejected, match="longer than 1,000 bytes, more than a manifest can be"):
+            read_manifest(endless, longest_bytes=1000)
+    assert read_manifest(path, longest_bytes=2000).complete()
+
+
+def test_a_few_lines_that_stand_for_a_billion_values_are_refused():
+    lines = ["  parameters:", "    a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for before, name in pairwise("abcdefghi"):
+        lines.append(f"    {name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+    ((line, _, message),) = told(HEAD + "\n".join(lines))
+    assert message == "more than 100,000 values, aliases counted as what they stand for"
+    assert line == 7
 
 
 def test_a_file_of_other_bytes_is_not_text(tmp_path):

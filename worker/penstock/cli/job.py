@@ -15,7 +15,7 @@ from penstock.dataflow.stream import Environment
 from penstock.runtime import pod
 from penstock.runtime.program import built
 from penstock.spec.binding import BoundJob, bind
-from penstock.spec.loading import Draft, draft_of, read_manifest
+from penstock.spec.loading import MANIFEST_LENGTH_MAX_BYTES, Draft, draft_of, read_manifest
 from penstock.spec.streamjob import StreamJob, is_entrypoint
 
 
@@ -107,7 +107,7 @@ def draft(target: str) -> Draft:
         raise Rejected(
             f"{target} is a module, not a manifest", fix=f"name its function, too: {target}:job"
         )
-    return read_manifest(Path(target))
+    return read_manifest(Path(target), longest_bytes=MANIFEST_LENGTH_MAX_BYTES)
 
 
 def overrides(parameters: Sequence[str]) -> dict[str, str]:

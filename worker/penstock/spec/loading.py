@@ -19,6 +19,9 @@ from penstock.spec.streamjob import API_VERSION, KIND, StreamJob
 from penstock.spec.wording import mistakes_of, shown
 from penstock.spec.yaml_lines import Document, FieldPath, read_documents
 
+MANIFEST_LENGTH_MAX_BYTES = 1 << 20
+"""Of one that a person writes: Kubernetes takes little more."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -76,18 +79,28 @@ def load_manifest(path: Path) -> LoadedManifest:
     return LoadedManifest(draft.source, draft.folder, draft.complete(), draft.document)
 
 
-def read_manifest(path: Path) -> Draft:
-    """Like load_manifest, but mistakes wait in the draft. Raises Rejected for an unreadable file."""
+def read_manifest(path: Path, *, longest_bytes: int | None = None) -> Draft:
+    """Like load_manifest, but mistakes wait in the draft.
+
+    Raises Rejected for a file that cannot be read, or is longer than it may be.
+    """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(-1 if longest_bytes is None else longest_bytes + 1)
     except FileNotFoundError as e:
         raise Rejected(f"there is no file {path}", fix=_other_files(path)) from e
     except IsADirectoryError as e:
         raise Rejected(f"{path} is a folder, not a manifest", fix=_other_files(path / "")) from e
     except OSError as e:
         raise Rejected(
-            f"{path} cannot be read: {e.strerror}", fix="let this user read it, or name another file"
+            f"{path} cannot be read: {e.strerror}",
+            fix="let this user read it, or name another file",
         ) from e
+    if longest_bytes is not None and len(data) > longest_bytes:
+        raise Rejected(
+            f"{path} is longer than {longest_bytes:,} bytes, more than a manifest can be",
+            fix="is it another file? What a job reads goes into files of its own",
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:

@@ -21,6 +21,9 @@ _UNKNOWN_TAG = re.compile(r"could not determine a constructor for the tag '([^']
 _UNKNOWN_ANCHOR = re.compile(r"found undefined alias '?([^']*)'?")
 
 
+_VALUES_MAX = 100_000
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader without its surprises."""
 
@@ -148,6 +151,7 @@ class _Reader:
         self._loader = loader
         self._mistakes = mistakes
         self._open: set[int] = set()
+        self._values = 0
         self._document = Document()
 
     def document(self, node: yaml.Node) -> Document:
@@ -159,6 +163,12 @@ class _Reader:
         if id(node) in self._open:
             raise yaml.constructor.ConstructorError(
                 problem="an alias that contains itself", problem_mark=node.start_mark
+            )
+        self._values += 1
+        if self._values > _VALUES_MAX:  # some nested aliases stand for billions of them
+            raise yaml.constructor.ConstructorError(
+                problem=f"more than {_VALUES_MAX:,} values, aliases counted as what they stand for",
+                problem_mark=node.start_mark,
             )
         self._open.add(id(node))
         try:
