@@ -183,8 +183,8 @@ class Cluster:
         self.is_namespace_terminating = False
         self.was_taken_apart = False
         """Whether somebody deleted the Deployment: then nobody could be told to stop."""
-        self.opened_for: str | None = None
-        """UID of the StreamJob under which the newest attempt was opened."""
+        self.opened: tuple[str, datetime] | None = None
+        """UID of the StreamJob under which the newest attempt was opened, and when."""
         self.changes = 0
         """Counts what a watch would tell of."""
         self.events: list[str] = []

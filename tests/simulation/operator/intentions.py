@@ -90,9 +90,10 @@ def _check_run(
     if live is None or live.revision == revision or entry is None or move is None:
         return
     is_open = entry.end is None and entry.revision == live.revision
-    could_end = cluster.opened_for == job.uid and not cluster.was_taken_apart
+    uid, opened_at = cluster.opened or (None, cluster.now)
+    was_open = uid == job.uid and opened_at < move.started_at
     is_early = cluster.now - move.started_at < _PATIENCE_MIN and move.kind not in _CUTS_OFF
-    if is_open and could_end and is_early:
+    if is_open and was_open and is_early and not cluster.was_taken_apart:
         _violated(
             revision or "no coordinator",
             f"attempt {entry.attempt} of {live.revision} is open; {move}",

@@ -42,7 +42,7 @@ class Oracles:
     def on_entry(self, entry: Entry) -> None:
         """The log went on."""
         if entry.kind == "opened" and self._cluster.job is not None:
-            self._cluster.opened_for = self._cluster.job.uid
+            self._cluster.opened = self._cluster.job.uid, self._cluster.now
         if entry.end is not None and entry.end.savepoint is not None:
             self._stops.add(entry.end.savepoint)
         if entry.end is not None and entry.end.committed and entry.point is not None:
@@ -176,7 +176,8 @@ class Oracles:
         if job.status.phase is not Phase.SUSPENDED:
             return f"phase {job.status.phase}"
         is_open = entry is not None and (entry.end is None or not entry.end.committed)
-        is_ours = self._cluster.opened_for == job.uid and not self._cluster.was_taken_apart
+        opened = self._cluster.opened
+        is_ours = opened and opened[0] == job.uid and not self._cluster.was_taken_apart
         if is_open and is_ours:  # what a deleted one left without an end waits for a start
             return "the run did not end"
         if self._cluster.of_role("worker") or self._cluster.of_role("coordinator"):
