@@ -34,9 +34,8 @@ def see(turn: Turn) -> None:
     """Take over what was observed."""
     job, c = turn.job, turn.coordinator
     turn.update(observed_generation=job.generation, selector=turn.observed.selector)
-    if turn.status.job_id is None:
-        named = job.spec.job_id if job.spec is not None else None
-        turn.update(job_id=named or f"{job.namespace}.{job.name}")
+    if turn.status.job_id is None and job.spec is not None:  # for ever: never on a guess
+        turn.update(job_id=job.spec.job_id or f"{job.namespace}.{job.name}")
     learning.see(turn)
     if c is not None and c.attempt > 0:
         _see_run(turn, c)

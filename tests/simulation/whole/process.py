@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from tests.simulation.operator.cluster import EPOCH
 from tests.simulation.whole.loop import VirtualLoop
 from tests.simulation.whole.storage import job_storage
 
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 TICK_S = 0.5
 OWNER = "cluster/ns/job"
+_EPOCH_MS = int(EPOCH.timestamp() * 1000)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,11 +127,13 @@ class SteppingShell(Shell):
 
 
 class _Clock:
+    """The time of day, by which the cluster's objects are dated, too."""
+
     def __init__(self, world: World) -> None:
         self._world = world
 
     def now_ms(self) -> int:
-        return self._world.now_ms
+        return _EPOCH_MS + self._world.now_ms
 
 
 class CoordinatorProcess:

@@ -8,7 +8,7 @@ from tests.simulation.operator.code import CRASHES, GOOD, INCOMPATIBLE
 from tests.simulation.whole.life import Life
 from tests.simulation.whole.simulation import CALM_SEEDS
 
-from penstock.testing.simulation.job import SINKS
+from penstock.testing.simulation.job import JOB, SINKS
 from penstock_operator.resources.status import Phase
 
 SEEDS = range(0, 3 * CALM_SEEDS, CALM_SEEDS)
@@ -117,3 +117,14 @@ def test_a_mistake_in_the_spec_does_not_bring_an_older_deletion_policy_back(life
     assert end is not None
     assert end.savepoint in sim.truth.savepoints
     assert end.go_on_from is not None
+
+
+def test_a_job_that_is_applied_with_a_mistake_at_first_runs_when_that_is_corrected(life: Life):
+    """Its `jobId` is not known before its spec can be read."""
+    sim = life.sim
+    life.wish(entrypoint="no such thing")
+    life.comes("the mistake is told", lambda: life.condition("SpecValid") == "False")
+    life.wish(entrypoint="words:job")
+    life.rests()
+    assert sim.cluster.job is not None
+    assert sim.cluster.job.status.job_id == JOB
