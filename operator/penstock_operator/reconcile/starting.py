@@ -319,10 +319,13 @@ def restore_of(turn: Turn, c: JobStatus) -> Restore:
     """`spec.restore` as a coordinator can follow it: a Savepoint's name is its path.
 
     The newest, by the same rules, when it was obeyed before and would be taken for another one now:
-    the coordinator obeys whatever differs from the last.
+    the coordinator obeys whatever differs from the last. So, too, while the spec has mistakes: what
+    was recorded with the revision may be older than what was obeyed since.
     """
     spec = turn.spec
     assert spec is not None, turn.status
+    if not turn.is_valid and c.next_restore is not None:
+        return latest(spec.restore)
     restore, is_obeyed = (
         resolved(turn, spec),
         turn.job.status.restore_id == restore_id_of(spec.restore),

@@ -40,6 +40,15 @@ class Life:
         first = entry.seq if entry else 0
         self.comes("checkpoints", lambda: self.seq >= first + count)
 
+    def savepoint(self) -> str:
+        """Ask for one, wait for it and for more output; its path."""
+        before = set(self.sim.truth.savepoints)
+        self.sim.person._create_savepoint()
+        self.rests()
+        (made,) = self.sim.truth.savepoints.keys() - before
+        self.checkpoints(3)
+        return made
+
     def leave_in_a_hold(self) -> None:
         """Upgrade, and delete the StreamJob, without an end of the run, while commits are held."""
         self.wish(deletion={"policy": "Retain"})
@@ -62,6 +71,18 @@ class Life:
         job = self.sim.cluster.job
         assert job is not None, type
         return next((c.status for c in job.status.conditions if c.type == type), None)
+
+    @property
+    def step(self) -> str | None:
+        """Of the move that is under way."""
+        job = self.sim.cluster.job
+        return job.status.move.step if job is not None and job.status.move is not None else None
+
+    @property
+    def attempt(self) -> int:
+        """The newest."""
+        entry = self.sim.truth.newest
+        return entry.attempt if entry else 0
 
     @property
     def holds(self) -> bool:

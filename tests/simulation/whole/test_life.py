@@ -9,6 +9,7 @@ from tests.simulation.whole.life import Life
 from tests.simulation.whole.simulation import CALM_SEEDS
 
 from penstock.testing.simulation.job import JOB, SINKS
+from penstock_operator.resources.names import ANNOTATION_RESTART
 from penstock_operator.resources.status import Phase
 
 SEEDS = range(0, 3 * CALM_SEEDS, CALM_SEEDS)
@@ -128,3 +129,24 @@ def test_a_job_that_is_applied_with_a_mistake_at_first_runs_when_that_is_correct
     life.rests()
     assert sim.cluster.job is not None
     assert sim.cluster.job.status.job_id == JOB
+
+
+def test_a_mistake_in_the_spec_during_a_restart_does_not_bring_an_older_restore_back(life: Life):
+    """What was recorded with the revision named one savepoint; since then another one was obeyed."""
+    sim = life.sim
+    life.wish()
+    life.rests()
+    first, second = life.savepoint(), life.savepoint()
+    life.wish(image=f"{GOOD}:2", restore={"from": first, "allowOlder": True})
+    life.rests()
+    life.wish(restore={"from": second, "allowOlder": True})
+    life.rests()
+    life.checkpoints(3)
+    rewinds = sim.oracles.rewinds
+    assert sim.truth.newest is not None
+    attempt = sim.truth.newest.attempt
+    sim.person.annotate(ANNOTATION_RESTART, "r1")
+    life.comes("the stop", lambda: life.step == "Stopping")
+    sim.person._make_a_mistake()
+    life.comes("the restart", lambda: life.attempt > attempt)
+    assert sim.oracles.rewinds == rewinds
