@@ -112,6 +112,11 @@ ONE_FIELD = [
     ),
     ("checkpoints: {interval: 10 seconds}", "spec.checkpoints.interval", f'"10 seconds" {DURATION}'),
     ("checkpoints: {interval: 10}", "spec.checkpoints.interval", f"10 {DURATION}"),
+    (
+        f"checkpoints: {{interval: {'9' * 400}h}}",
+        "spec.checkpoints.interval",
+        f'"{"9" * 60}…" {DURATION}',
+    ),
     ("checkpoints: {timeout: 0s}", "spec.checkpoints.timeout", "must be longer than 0s"),
     (
         "checkpoints: {minPause: 1s, maxConcurrent: 2}",

@@ -21,6 +21,7 @@ _BYTES = {
     "k": 10**3,
     "": 1,
 }
+_LENGTH_MAX = 32
 _SIZE = re.compile(r"(\d+)(Ti|Gi|Mi|Ki|T|G|M|k|)", re.ASCII)
 
 WRITE_DURATION = "write 10s, 500ms, 5m, 1h"
@@ -33,7 +34,7 @@ def parse_duration_ms(text: str) -> int:
     Raises ValueError for anything else.
     """
     found = _DURATION.fullmatch(text)
-    if found is None or not text:
+    if found is None or not 0 < len(text) <= _LENGTH_MAX:
         raise ValueError(f"{text!r} is not a duration")
     return sum(int(count or 0) * ms for count, ms in zip(found.groups(), _MS.values(), strict=True))
 
@@ -49,7 +50,7 @@ def format_duration(ms: int) -> str:
 def parse_size_bytes(text: str) -> int:
     """Bytes of `512Mi`, `10Gi`, `500M` or a plain number. Raises ValueError for anything else."""
     found = _SIZE.fullmatch(text)
-    if found is None:
+    if found is None or len(text) > _LENGTH_MAX:
         raise ValueError(f"{text!r} is not a size")
     return int(found[1]) * _BYTES[found[2]]
 
@@ -101,7 +102,7 @@ DurationMs = Annotated[
             "type": "string",
             "pattern": r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
             "minLength": 2,
-            "maxLength": 32,
+            "maxLength": _LENGTH_MAX,
         }
     ),
 ]
@@ -112,7 +113,7 @@ SizeBytes = Annotated[
     BeforeValidator(_size_bytes),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "maxLength": 32}
+        {"type": "string", "pattern": r"^[0-9]+(Ti|Gi|Mi|Ki|T|G|M|k)?$", "maxLength": _LENGTH_MAX}
     ),
 ]
 """An integer of bytes that is written `512Mi`."""
