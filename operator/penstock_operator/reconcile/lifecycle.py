@@ -208,7 +208,8 @@ def go_on(turn: Turn) -> None:
     elif turn.spec is None:
         turn.wait("the spec has mistakes, and no revision is left that had none")
     elif _can_be_dropped(turn, move) and _is_overtaken(turn, move):
-        _drop(turn, move)
+        if starting.is_taken_back(turn):
+            _drop(turn, move)
     else:
         step(turn)
 

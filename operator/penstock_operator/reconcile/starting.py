@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.spec.changes import live_settings
 from penstock.spec.orders import (
+    CancelOrder,
     JobPhase,
     JobStatus,
     Origin,
@@ -231,6 +232,20 @@ def _is_answered(turn: Turn, c: JobStatus, order: StartOrder) -> bool:
     if _is_outdated(turn, known):
         turn.try_again(_AGAIN)
     return False
+
+
+def is_taken_back(turn: Turn) -> bool:
+    """Whether no order to start of this move waits for workers: it would be obeyed as soon as they come."""
+    move = turn.move
+    assert move is not None, turn.status
+    if move.step is not Step.STARTING or turn.coordinator is None:
+        return True
+    known = turn.outcome(request_id(move, "start"))
+    if known is None or known.phase is not RequestPhase.RUNNING:
+        return True
+    cancelled = turn.ask(CancelOrder(request_id=request_id(move, "cancel"), retain=True))
+    turn.wait("the order to start is taken back")
+    return cancelled is not None and cancelled.phase is not RequestPhase.RUNNING
 
 
 def refusal(turn: Turn) -> str | None:

@@ -240,12 +240,27 @@ class Coordinator:
         entry = self._entry
         if entry is not None and entry.request_id == order.request_id:
             self._set(order, RequestPhase.DONE)
-        elif self._act in (self._wait, self._end_quietly, self._ending):
+        elif self._act in (self._wait, self._end_quietly, self._ending, self._gather):
+            self._forget_opening(order)
             self._order = order
             if self._act != self._ending:
                 self._act, self._delay = self._read, self._rng.randrange(2)
         else:
             self._not_now(order, "the job runs already")
+
+    def _forget_opening(self, order: Order) -> None:
+        """Nothing was written of an attempt that waits for workers."""
+        former = self._opening.request_id if self._opening is not None else None
+        known = self._requests.get(former or "")
+        if known is not None and known.request_id != order.request_id and known.kind == "start":
+            self._requests[known.request_id] = known.model_copy(
+                update={
+                    "phase": RequestPhase.FAILED,
+                    "error": "it is not wanted any more",
+                    "refusal": RefusalKind.OUTDATED,
+                }
+            )
+        self._opening = None
 
     def _on_run_order(self, order: Order) -> None:
         if isinstance(order, SavepointOrder):
@@ -308,7 +323,7 @@ class Coordinator:
             else:
                 self._not_now(order, "the job does not run")
         elif entry is None or entry.end is not None:
-            self._opening = None
+            self._forget_opening(order)
             self._act = self._wait
             self._set(order, RequestPhase.DONE)
         else:

@@ -136,6 +136,44 @@ def test_commits_that_fail_after_the_end_are_tried_again_without_sources(new):
     assert a.job.entry.end.committed
 
 
+def test_a_run_is_not_over_while_its_output_is_missing_whatever_keeps_it_from_being_committed(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    waits = []
+    for _ in range(8):
+        a.fail("what was prepared is gone", fatal=True, operator="out", position="the same")
+        waited = 0
+        while a.phase is Phase.BACKING_OFF:
+            a.wait(500)
+            waited += 500
+        waits.append(waited)
+    assert waits == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+    assert a.last(do.Prepare).commit_only
+    a.say(told.StopOrdered("stop"))
+    assert not [e for e in a.effects if isinstance(e, do.Answer) and e.request_id == "stop"]
+    assert not any(isinstance(e, do.JobOver) for e in a.effects)
+    a.committed(1)
+    assert a.answer_to("stop").ok
+
+
+def test_a_start_waits_for_an_end_that_cannot_be_committed_and_tries_no_faster(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.fail("what was prepared is gone", fatal=True)
+    a.say(told.StartOrdered("go on", after=2, revision="1", parallelism=2))
+    a.wait(999)
+    assert not a.last(do.Prepare).commit_only
+    a.wait(1)
+    assert a.last(do.Prepare).commit_only
+    a.fail("what was prepared is gone", fatal=True)
+    assert a.phase is Phase.BACKING_OFF
+    a.wait(2_000)
+    a.committed(1)
+    assert a.attempt == 2
+
+
 def test_the_files_of_a_stops_savepoint_outlive_its_checkpoint(new):
     a = new(retained=1).run()
     a.say(told.StopOrdered("stop"))
@@ -169,6 +207,41 @@ def test_the_same_start_order_twice_starts_once(new):
     b.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
     assert b.answer_to("go").ok
     assert b.attempt == 2
+
+
+def test_a_start_that_waits_for_workers_gives_way_to_one_that_fits(new):
+    a = new()
+    a.say(told.StartOrdered("wide", after=0, revision="1", parallelism=40))
+    assert a.phase is Phase.GATHERING
+    a.say(told.StartOrdered("narrow", after=0, revision="1", parallelism=2))
+    assert not a.answer_to("wide").ok
+    assert a.answer_to("narrow").ok
+    assert (a.attempt, a.store.newest().attempt.parallelism) == (1, 2)
+
+
+def test_a_recovery_that_waits_for_workers_gives_way_to_a_start_with_fewer(new):
+    a = new().run()
+    a.checkpoint()
+    a.say(told.WorkerLeft(1, "its node is gone"))
+    a.wait(1_000)
+    assert a.phase is Phase.GATHERING
+    newest = a.store.newest()
+    a.say(told.StartOrdered("narrow", after=newest.seq, revision="1", parallelism=1))
+    assert a.answer_to("narrow").ok
+    opened = a.store.newest().attempt
+    assert (opened.number, opened.parallelism) == (2, 1)
+    assert opened.restored_from == newest.retained[-1]
+
+
+def test_a_start_that_has_not_seen_the_newest_entry_takes_no_recovery_away(new):
+    a = new().run()
+    a.checkpoint()
+    a.say(told.WorkerLeft(1, "gone"))
+    a.wait(1_000)
+    a.say(told.StartOrdered("late", after=1, revision="1", parallelism=1))
+    assert not a.answer_to("late").ok
+    a.say(told.WorkerJoined(1))
+    assert (a.attempt, a.store.newest().attempt.parallelism) == (2, 2)
 
 
 def test_orders_while_the_commits_of_an_end_are_tried_again_change_nothing(new):

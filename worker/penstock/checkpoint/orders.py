@@ -138,8 +138,21 @@ class Orders:
             self._at.read_log()
         elif self._is_ending:
             self.start = order
-        elif opening is None or opening.request_id != order.request_id:
+        elif opening is not None and opening.request_id == order.request_id:
+            pass
+        elif self._at.phase is Phase.GATHERING:
+            self._forget_opening("another start was ordered while it waited for workers")
+            self.start = order
+            self._at.read_log()
+        else:
             self._not_now(order.request_id, "the job runs already")
+
+    def _forget_opening(self, why: str) -> None:
+        """Nothing was written of an attempt that waits for workers, of whom there may never be enough."""
+        opening, self._at.opening = self._at.opening, None
+        if opening is not None and opening.request_id is not None:
+            self._not_now(opening.request_id, why)
+        self._at.move(Phase.WAITING)
 
     def _check_start(self, order: told.StartOrdered, read: told.LogRead) -> None:
         revision = self._at.identity.revision
@@ -179,8 +192,7 @@ class Orders:
         elif self._answers_as_ended(request_id):
             pass
         elif entry is None or entry.end is not None:
-            self._at.opening = None  # nothing of the new run was written yet
-            self._at.move(Phase.WAITING)
+            self._forget_opening("the start was cancelled while it waited for workers")
             self._out.answer(request_id, ok=True)
         else:
             keeps = order.retain
