@@ -18,19 +18,9 @@ from datetime import datetime
 from penstock.spec.changes import FieldClass, changes
 from penstock.spec.orders import restore_id_of
 from penstock.spec.streamjob import StreamJobSpec
-from penstock_operator.reconcile import (
-    checking,
-    deletion,
-    images,
-    learning,
-    lifecycle,
-    requests,
-    savepoint,
-    starting,
-    steady,
-    summary,
-)
+from penstock_operator.reconcile import images, learning, requests, savepoint, steady, summary
 from penstock_operator.reconcile.effects import Decision, ForgetRevision, RecordRevision
+from penstock_operator.reconcile.moves import checking, deletion, lifecycle, starting
 from penstock_operator.reconcile.observed import Observed
 from penstock_operator.reconcile.turn import SOON, Turn
 from penstock_operator.resources.names import ANNOTATION_HOLD_AT

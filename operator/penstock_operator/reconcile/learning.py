@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from penstock.spec.orders import JobStatus, restore_id_of
 from penstock.spec.streamjob import DesiredState
-from penstock_operator.reconcile import facts, starting
+from penstock_operator.reconcile import facts
+from penstock_operator.reconcile.moves import starting
 from penstock_operator.reconcile.observed import Observed
 from penstock_operator.reconcile.turn import Turn
 

@@ -6,8 +6,9 @@ Annotations stay on the object: an id is acted on once, when its receipt was rea
 from __future__ import annotations
 
 from penstock.spec.orders import CheckpointOrder, RequestPhase
-from penstock_operator.reconcile import facts, upgrade
+from penstock_operator.reconcile import facts
 from penstock_operator.reconcile.effects import CreateSavepoint
+from penstock_operator.reconcile.moves import upgrade
 from penstock_operator.reconcile.turn import (
     DONE,
     FAILED,

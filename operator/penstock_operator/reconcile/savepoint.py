@@ -26,8 +26,8 @@ from penstock_operator.reconcile.effects import (
     SetSavepointFinalizer,
     WriteSavepointStatus,
 )
+from penstock_operator.reconcile.moves.stopping import OPEN, stop_request_id
 from penstock_operator.reconcile.observed import Report, SavepointObject
-from penstock_operator.reconcile.stopping import OPEN, stop_request_id
 from penstock_operator.reconcile.turn import SOON, Turn, object_request_id
 from penstock_operator.resources.names import ANNOTATION_REQUEST_ID, FINALIZER_SAVEPOINT
 from penstock_operator.resources.status import (

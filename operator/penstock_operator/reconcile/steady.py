@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from penstock.spec.orders import JobPhase, JobStatus, RequestPhase, SettingsOrder
 from penstock.spec.parts.pods import WhenScaledDown
-from penstock_operator.reconcile import facts, starting
+from penstock_operator.reconcile import facts
 from penstock_operator.reconcile.effects import DeleteClaims, EnsureWorkers, RemoveCoordinator
+from penstock_operator.reconcile.moves import starting
 from penstock_operator.reconcile.turn import Turn, object_request_id
 from penstock_operator.resources.status import Phase
 

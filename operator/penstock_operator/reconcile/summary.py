@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 from penstock.spec.orders import JobPhase, JobStatus, SnapshotStatus
 from penstock.spec.parts.quantities import format_duration, rounded_size
-from penstock_operator.reconcile import checking, facts, learning, starting, upgrade
-from penstock_operator.reconcile.lifecycle import PHASES
+from penstock_operator.reconcile import facts, learning
+from penstock_operator.reconcile.moves import checking, starting, upgrade
+from penstock_operator.reconcile.moves.lifecycle import PHASES
 from penstock_operator.reconcile.turn import Stall, Turn
 from penstock_operator.resources.conditions import (
     ConditionStatus,

@@ -12,7 +12,8 @@ from penstock.spec.orders import JobPhase, JobStatus, restore_id_of
 from penstock.spec.parts.moves import UpgradeMode
 from penstock.spec.parts.quantities import format_duration
 from penstock.spec.streamjob import DesiredState, StreamJobSpec
-from penstock_operator.reconcile import checking, facts, starting, stopping
+from penstock_operator.reconcile import facts
+from penstock_operator.reconcile.moves import checking, starting, stopping
 from penstock_operator.reconcile.steady import keep
 from penstock_operator.reconcile.turn import DONE, RUNNING, Stall, Turn, savepoint_name
 from penstock_operator.resources.names import ANNOTATION_RETRY, ANNOTATION_ROLLBACK, request_kind

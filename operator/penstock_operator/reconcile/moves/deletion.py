@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from penstock.spec.orders import CancelOrder, RequestPhase
 from penstock.spec.parts.moves import Deletion, DeletionPolicy
-from penstock_operator.reconcile import facts, steady, stopping
+from penstock_operator.reconcile import facts, steady
 from penstock_operator.reconcile.effects import (
     EnsureWorkers,
     RemoveCoordinator,
     RunDisposal,
     SetFinalizer,
 )
+from penstock_operator.reconcile.moves import stopping
 from penstock_operator.reconcile.turn import SOON, Turn, request_id
 from penstock_operator.resources.names import (
     ANNOTATION_DELETION,

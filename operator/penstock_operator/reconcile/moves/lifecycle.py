@@ -11,18 +11,9 @@ from types import MappingProxyType
 
 from penstock.spec.orders import JobPhase, restore_id_of
 from penstock.spec.streamjob import DesiredState
-from penstock_operator.reconcile import (
-    deletion,
-    facts,
-    learning,
-    requests,
-    rescale,
-    starting,
-    steady,
-    stopping,
-    upgrade,
-)
+from penstock_operator.reconcile import facts, learning, requests, steady
 from penstock_operator.reconcile.effects import EnsureWorkers, RemoveCoordinator
+from penstock_operator.reconcile.moves import deletion, rescale, starting, stopping, upgrade
 from penstock_operator.reconcile.turn import Stall, Turn
 from penstock_operator.resources.conditions import ConditionType
 from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StopWay

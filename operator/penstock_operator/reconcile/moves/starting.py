@@ -27,13 +27,14 @@ from penstock.spec.parts.moves import UpgradeMode
 from penstock.spec.parts.quantities import format_duration
 from penstock.spec.parts.snapshots import Restore
 from penstock.spec.streamjob import StreamJobSpec
-from penstock_operator.reconcile import checking, facts
+from penstock_operator.reconcile import facts
 from penstock_operator.reconcile.effects import (
     DeletePods,
     EnsureCoordinator,
     EnsureShared,
     EnsureWorkers,
 )
+from penstock_operator.reconcile.moves import checking
 from penstock_operator.reconcile.observed import Pod, PodPhase
 from penstock_operator.reconcile.turn import RUNNING, SOON, Stall, Turn, request_id
 from penstock_operator.resources.names import ANNOTATION_ROLLBACK, request_kind

@@ -1,0 +1,1 @@
+"""Moves from what is to what is wanted, each in steps; `lifecycle` chooses the move and its step."""
