@@ -5,6 +5,7 @@ from dataclasses import replace
 from penstock.checkpoint import effects, events
 from penstock.checkpoint.rescaling import Outcome, Rescale, noted
 from penstock.checkpoint.settings import CheckpointSettings
+from penstock.core.failure import Failure
 from penstock.core.graph import JobGraph, Operator
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, WorkerId
 from penstock.core.log import Attempt, End, EndKind, Entry, EntryKind, SnapshotRef
@@ -262,3 +263,34 @@ def test_the_status_says_how_many_checkpoints_the_log_keeps_and_when_the_next_is
     view.saw_event(events.EntryWon(entry(EntryKind.COMPLETED, retained=(ref(1), ref(2)))), 2_100)
     status = status_of(view, 3_000)
     assert (status.checkpoints_kept, status.next_checkpoint_in_ms) == (2, 9_000)
+
+
+def failed(view, at_ms, what="what was prepared is gone"):
+    view.saw_effect(effects.Tell("failed", {"failure": Failure(what, damaged=True)}), at_ms)
+
+
+def test_why_an_ended_runs_output_is_not_committed_is_told_until_it_is():
+    view = running()
+    end = End(EndKind.FINISHED, ref(1))
+    view.saw_event(events.EntryWon(entry(EntryKind.ENDED, end=end, seq=2)), 10)
+    failed(view, 11)
+    status = status_of(view, 12)
+    assert (status.phase, status.uncommitted.what) == (JobPhase.ENDING, "what was prepared is gone")
+    committed = entry(EntryKind.ENDED, end=replace(end, committed=True), seq=3)
+    view.saw_event(events.EntryWon(committed), 20)
+    view.saw_effect(effects.JobOver(committed), 20)
+    status = status_of(view, 21)
+    assert (status.phase, status.uncommitted) == (JobPhase.FINISHED, None)
+
+
+def test_what_ended_a_run_is_no_reason_why_its_output_is_not_committed():
+    view = running()
+    failed(view, 9, "a worker's snapshot is damaged")
+    end = End(EndKind.FAILED, ref(1))
+    view.saw_event(events.EntryWon(entry(EntryKind.ENDED, end=end, seq=2)), 10)
+    failed(view, 11, "another worker's, too")
+    assert status_of(view, 12).uncommitted is None
+    attempt = view.newest.attempt
+    view.saw_effect(effects.Prepare(attempt, {}, {}, CheckpointId(1), "n", commit_only=True), 13)
+    failed(view, 14)
+    assert status_of(view, 15).uncommitted.what == "what was prepared is gone"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import penstock
 from penstock import Rejected, Retryable
+from penstock.core.errors import Corrupt
 from penstock.core.ids import ChannelId, OperatorId
 from penstock.core.keygroups import KeyGroupRange, owned_range
 from penstock.core.keygroups import key_group as group_of
@@ -22,8 +23,9 @@ from penstock.network.memory import MemoryChannel
 from penstock.runtime import endpoints
 from penstock.runtime.endpoints import SinkStage, SourceStage
 from penstock.runtime.exchange import ByKey, InTurns, Straight
-from penstock.runtime.failures import UserError, failure_of
+from penstock.runtime.failures import CannotCommit, UserError, failure_of
 from penstock.runtime.functions import begin_function, keyed_specs
+from penstock.runtime.mailbox import commit_all
 from penstock.runtime.stages import STATELESS, KeyedStage, ProcessStage, fan
 from penstock.state.heap import open_heap
 from penstock.state.keyed import KeyedStates
@@ -403,6 +405,7 @@ class Desk:
 
     def __init__(self):
         self.written, self.committed, self.kept, self.broken = [], [], None, set()
+        self.gone = set()
 
     def write(self, records):
         self.written.extend(records)
@@ -414,6 +417,8 @@ class Desk:
     def commit(self, transaction):
         if transaction in self.broken:
             raise Retryable("not now")
+        if transaction in self.gone:
+            raise Corrupt("it is gone")
         self.committed.append(transaction)
 
     def abort_except(self, transactions):
@@ -467,6 +472,32 @@ def test_a_commit_that_failed_is_tried_again_and_the_others_are_not():
     stage.commit(1)
     assert desk.committed == [b'"a"', b'"c"', b'"b"']
     assert pending(stage.snapshot(2)) == []
+
+
+def test_what_is_gone_keeps_no_other_transaction_from_being_committed():
+    desk, stage = sink()
+    stage(["a", "b", "c"])
+    stage.snapshot(1)
+    desk.gone = {b'"a"'}
+    with pytest.raises(CannotCommit, match="gone"):
+        stage.commit(1)
+    assert desk.committed == [b'"b"', b'"c"']
+    assert pending(stage.snapshot(2)) == [(1, "a")]
+
+
+def test_what_one_sink_lost_keeps_no_other_sink_from_committing():
+    (lossy, first), (desk, second) = sink(), sink()
+    for stage in (first, second):
+        stage(["a", "b"])
+        stage.snapshot(1)
+    lossy.gone, desk.broken = {b'"a"'}, {b'"b"'}
+    with pytest.raises(Retryable):  # what may still be done is tried again first
+        commit_all([first, second], 1)
+    assert (lossy.committed, desk.committed) == ([b'"b"'], [b'"a"'])
+    desk.broken = set()
+    with pytest.raises(CannotCommit):
+        commit_all([first, second], 1)
+    assert desk.committed == [b'"a"', b'"b"']
 
 
 def test_restored_transactions_are_dealt_out_and_only_the_first_subtask_clears_up():

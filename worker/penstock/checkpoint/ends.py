@@ -158,11 +158,12 @@ class Ends:
             )
 
     def failed(self, failure: Failure) -> None:
-        """Workers broke before all was committed: others do it, if this is still the newest end."""
-        delay_ms = self._restarts.failed(failure, self._at.now_ms)
-        if delay_ms is None:
-            self._over(self._at.newest)  # the next coordinator tries once more
-            return
+        """Workers broke before all was committed: others do it, if this is still the newest end.
+
+        Whatever it was, nobody gives up: a run is not over whose output is missing.
+        """
+        delay_ms = self._restarts.failed(Failure(failure.what), self._at.now_ms)
+        assert delay_ms is not None, failure
         self._ending = self._checkpoints.run = None
         self._at.back_off(delay_ms)
 

@@ -102,14 +102,15 @@ class SinkStage(Stage):
         return {SINK_PENDING: tuple(_stored_form(n, t) for n, t in list(self.pending))}
 
     def commit(self, checkpoint: int) -> None:
-        """Commit everything prepared up to a checkpoint; may run on another thread.
+        """Commit everything prepared up to a checkpoint; may run on another thread. All of it is tried.
 
         Raises:
             Retryable: not all; call it again.
-            CannotCommit: something that was prepared is not there any more.
+            CannotCommit: something that was prepared is not there any more, all the rest is committed.
         """
         done = [item for item in list(self.pending) if item[0] <= checkpoint]
         failed: Retryable | None = None
+        gone: Corrupt | None = None
         committed = []
         for item in done:
             try:
@@ -118,11 +119,13 @@ class SinkStage(Stage):
             except Retryable as e:
                 failed = e
             except Corrupt as e:
-                raise CannotCommit(e.what, where=e.where, fix=e.fix) from e
+                gone = gone or e
         for item in committed:
             self.pending.remove(item)
         if failed is not None:
             raise failed
+        if gone is not None:
+            raise CannotCommit(gone.what, where=gone.where, fix=gone.fix) from gone
 
     def close(self) -> None:
         """See Stage."""

@@ -88,6 +88,7 @@ def job_status(
         ),
         operators=_operators(view, graph, width),
         last_error=_error(view.failures[-1]) if view.failures else None,
+        uncommitted=_error(view.uncommitted) if view.uncommitted else None,
         requests=requests,
     )
 

@@ -34,6 +34,7 @@ _PHASE_OF_END = {
     EndKind.CANCELLED: JobPhase.CANCELLED,
     EndKind.FAILED: JobPhase.FAILED,
 }
+_COMPLETE = frozenset({EndKind.FINISHED, EndKind.STOPPED})
 
 
 class CheckpointStatus(StrEnum):
@@ -118,7 +119,10 @@ class JobView:
     """The live settings in force; empty: the manifest's."""
     checkpoints_failed: int = 0
     failures: deque[FailureRecord] = field(default_factory=lambda: deque(maxlen=FAILURES_MAX))
+    uncommitted: FailureRecord | None = None
+    """Why what an ended run left is not committed yet; it is tried again."""
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES_MAX))
+    _commits_an_end: bool = False
     _last_start_ms: int = 0
     _last_end_ms: int = 0
     _publishing: dict[str, Manifest] = field(default_factory=dict)
@@ -225,6 +229,7 @@ class JobView:
                 self.phase, self.opening = JobPhase.DEPLOYING, entry.attempt
             case effects.Prepare(commit_only=commit_only):
                 self.phase = JobPhase.ENDING if commit_only else JobPhase.DEPLOYING
+                self._commits_an_end = commit_only
             case effects.ApplySettings(live=live):
                 self.live = live
             case effects.Run() if self.phase is JobPhase.DEPLOYING:
@@ -252,6 +257,8 @@ class JobView:
                 failure = fields.get("failure")
                 if isinstance(failure, Failure):
                     self.failures.append(FailureRecord(now_ms, self.attempt, failure))
+                    if self._commits_an_end:
+                        self.uncommitted = self.failures[-1]
             case effects.StandDown():
                 self.phase = JobPhase.STOOD_DOWN
             case effects.JobOver(entry=entry):
@@ -288,6 +295,11 @@ class JobView:
     def _won(self, entry: Entry, now_ms: int) -> None:
         before = self.newest
         self.newest = entry
+        if entry.end is None or entry.end.committed:
+            self.uncommitted = None
+        if entry.kind is EntryKind.ENDED and entry.end is not None:
+            # Until others are deployed for it, only a run that came to its end has sinks that do it.
+            self._commits_an_end = entry.end.kind in _COMPLETE
         if entry.kind is EntryKind.OPENED:
             self.ended_ms = None
             self.completed_in_attempt = 0

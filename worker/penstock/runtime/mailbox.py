@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from msgspec import structs
 
-from penstock.core.errors import PenstockError, Retryable
+from penstock.core.errors import Corrupt, PenstockError, Retryable
 from penstock.core.ids import AttemptNumber, CheckpointId, OperatorId
 from penstock.network import frames
 from penstock.network.frames import AnyFrame, OperatorMetrics
+from penstock.runtime.endpoints import SinkStage
 from penstock.runtime.failures import UserError
 from penstock.runtime.task import Task
 
@@ -175,13 +177,20 @@ class Mailbox:
         if self._commit_to is not None and now_ms >= self._commit_from_ms:
             self._committing_to, self._commit_to = self._commit_to, None
             sinks = [sink for task in self.tasks for sink in task.sinks]
-            checkpoint = self._committing_to
-
-            def commit() -> None:
-                for sink in sinks:
-                    sink.commit(checkpoint)
-
+            commit = partial(commit_all, sinks, self._committing_to)
             self._committing = self._helper.submit(commit)
+
+
+def commit_all(sinks: Sequence[SinkStage], checkpoint: CheckpointId) -> None:
+    """What one sink cannot commit keeps no other from it; what can be tried again is raised first."""
+    failed: list[Retryable | Corrupt] = []
+    for sink in sinks:
+        try:
+            sink.commit(checkpoint)
+        except (Retryable, Corrupt) as e:
+            failed.append(e)
+    for error in sorted(failed, key=lambda e: isinstance(e, Corrupt)):
+        raise error
 
 
 def _copies(operator: OperatorId | None, copied: Any) -> dict[OperatorId, str]:

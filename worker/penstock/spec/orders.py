@@ -283,7 +283,7 @@ class JobStatus(Answer):
     `restore_id` names the manifest's `restore` that the newest opening obeyed (`restore_id_of`);
     `restored_from` is the folder of
     the snapshot that runs now came from, `next_restore` of the one that a restart would start from. `end_reason` says
-    why a run failed.
+    why a run failed, `uncommitted` why what an ended run's sinks left is not committed yet.
     `checkpoints_kept` are those of the log; `next_checkpoint_in_ms` is None while one is under way,
     and where the clock takes none.
     `holds_not` are the sinks that cannot hold commits. `settings` are the live ones in force.
@@ -315,6 +315,7 @@ class JobStatus(Answer):
     workers: tuple[WorkerStatus, ...] = ()
     operators: tuple[OperatorStatus, ...] = ()
     last_error: ErrorStatus | None = None
+    uncommitted: ErrorStatus | None = None
     requests: tuple[RequestStatus, ...] = ()
 
 
