@@ -79,6 +79,14 @@ def test_nobody_wins_the_number_of_a_damaged_entry_and_nothing_is_written(storag
     assert content(storage) == there
 
 
+def test_an_older_entry_under_the_name_of_the_newest_is_not_believed(storage: JobStorage):
+    older = replace(ENTRY, seq=39, nonce="39")
+    put(storage, older, ENTRY)
+    storage.checkpoints.put(NEWEST, older.to_bytes())
+    with pytest.raises(Corrupt, match="entry 39 of the job's log lies under the name of entry 40"):
+        read_newest_entry(storage)
+
+
 def test_an_older_entry_may_be_damaged_nobody_reads_it(storage: JobStorage):
     put(storage, ENTRY)
     damage(storage)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from penstock.core import paths
+from penstock.core.errors import Corrupt
 from penstock.core.ids import CheckpointId, JobId
 from penstock.core.log import Attempt, End, Entry, EntryKind, Hold, SnapshotRef
 
@@ -98,7 +99,7 @@ def read_newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry | None
     """The newest entry, None for a job without a log.
 
     Raises:
-        Corrupt: it cannot be read.
+        Corrupt: it cannot be read, or is another one.
     """
     while True:
         highest = yield from _highest_seq(job)
@@ -107,7 +108,14 @@ def read_newest(job: JobId) -> Generator[StoreRequest, StoreAnswer, Entry | None
         path = paths.log_entry(job, highest)
         data = yield from read_object(path)
         if data is not None:  # else it was trimmed since, and there is a newer one
-            return Entry.from_bytes(data, path=path)
+            entry = Entry.from_bytes(data, path=path)
+            if entry.seq != highest:
+                raise Corrupt(
+                    f"entry {entry.seq} of the job's log lies under the name of entry {highest}",
+                    where=path,
+                    fix="nothing was changed; put back the entry that was there, or see the runbook",
+                )
+            return entry
 
 
 def listing(prefix: str) -> Generator[StoreRequest, StoreAnswer, dict[str, int]]:
