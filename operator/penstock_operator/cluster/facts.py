@@ -78,7 +78,14 @@ def workload(manifest: Manifest | None) -> Workload | None:
         return None
     metadata = manifest["metadata"]
     replicas = manifest["spec"].get("replicas", 1)
-    return Workload(metadata["uid"], _revision(metadata), replicas, is_deleting(manifest))
+    refused = _condition(manifest.get("status", {}), "ReplicaFailure")
+    return Workload(
+        metadata["uid"],
+        _revision(metadata),
+        replicas,
+        is_deleting(manifest),
+        failure=refused.get("message") if refused.get("status") == "True" else None,
+    )
 
 
 def claim_templates(stateful_set: Manifest) -> list[Manifest]:

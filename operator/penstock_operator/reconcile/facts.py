@@ -15,6 +15,7 @@ from penstock_operator.reconcile.observed import Observed, Pod
 TEXT_LENGTH_MAX = 1500
 IMAGE_GRACE = timedelta(minutes=2)
 CRASH_LOOP = "CrashLoopBackOff"
+UNSCHEDULABLE = "Unschedulable"
 IMAGE_REASONS = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
 )
@@ -95,6 +96,10 @@ def trouble(observed: Observed, revision: str | None, now: datetime) -> Trouble 
     """The worst of what keeps the pods of a revision from working."""
     pods = (*observed.coordinator_pods, *observed.worker_pods)
     found = [t for pod in pods if pod.revision == revision and (t := _trouble(pod, now))]
+    refused = observed.coordinator_workload
+    if refused is not None and refused.revision == revision and refused.failure is not None:
+        said = f"no pod of the coordinator can be made: {shortened(refused.failure)}"
+        found.append(Trouble("PodsRefused", said, is_fault=False))
     return next((t for t in found if t.is_fault), found[0] if found else None)
 
 
@@ -122,6 +127,8 @@ def _trouble(pod: Pod, now: datetime) -> Trouble | None:
         return Trouble("ImagePull", f"{pod.name} waits for its image{said}", is_fault=is_late)
     if pod.waiting in CREATE_REASONS:
         return Trouble("CannotStart", f"{pod.name} cannot start{said}", is_fault=is_late)
+    if pod.waiting == UNSCHEDULABLE and is_late:
+        return Trouble(UNSCHEDULABLE, f"no node has room for {pod.name}{said}", is_fault=False)
     return None
 
 

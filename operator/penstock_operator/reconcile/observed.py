@@ -75,12 +75,16 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The coordinator's Deployment or the workers' StatefulSet: what it is told to run."""
+    """The coordinator's Deployment or the workers' StatefulSet: what it is told to run.
+
+    `failure` is why its pods are refused, as a Deployment tells it; a StatefulSet does not.
+    """
 
     uid: str
     revision: str
     replicas: int
     is_deleting: bool = False
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

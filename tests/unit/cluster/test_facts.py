@@ -127,6 +127,15 @@ def test_a_pod_that_was_evicted_says_why():
     assert (found.phase, found.message) == (PodPhase.FAILED, "The node was low on memory.")
 
 
+@pytest.mark.parametrize(
+    ("truth", "failure"), [("True", "service account not found"), ("False", None)]
+)
+def test_a_deployment_whose_pods_are_refused_says_why(truth, failure):
+    refused = {"type": "ReplicaFailure", "status": truth, "message": "service account not found"}
+    found = facts.workload(pod() | {"spec": {}, "status": {"conditions": [refused]}})
+    assert found.failure == failure
+
+
 def test_the_last_words_of_a_container_that_runs_again_are_kept():
     status = container({"running": {}}, restartCount=1, lastState=ended('{"what": "x"}', 2))
     found = facts.pod(pod(phase="Running", containerStatuses=[status]))

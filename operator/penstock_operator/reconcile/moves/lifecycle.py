@@ -78,6 +78,8 @@ def choose(turn: Turn) -> None:
         _begin_start(turn, target, _why_started(turn))
     elif turn.coordinator is None:
         return  # what is there is kept; what it does is not known
+    elif starting.lacks_workers(turn):
+        _begin_start(turn, target, f"there is no room for {turn.coordinator.parallelism} workers")
     elif _is_restored_anew(turn):
         turn.begin(
             MoveKind.RESTORE,

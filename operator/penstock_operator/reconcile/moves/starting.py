@@ -153,9 +153,10 @@ def start(turn: Turn) -> bool:
         turn.note(held=move.held or c.hold is not None)
         if c.phase is JobPhase.RUNNING:
             return True
-        turn.wait("workers restore")
-        return False
-    if facts.is_active(c):
+        if not lacks_workers(turn):
+            turn.wait("workers restore")
+            return False
+    elif facts.is_active(c):
         _wait_for_its_end(turn, move, c)
         return False
     if move.not_before is not None and turn.now < move.not_before:
@@ -168,8 +169,28 @@ def start(turn: Turn) -> bool:
     if spec is None:
         turn.wait("the spec has mistakes")
         return False
+    if turn.is_valid and spec.parallelism != move.to_parallelism:
+        turn.enter(
+            Step.STARTING,
+            f"{spec.parallelism} workers are to be ordered instead of {move.to_parallelism}",
+            to_parallelism=spec.parallelism,
+        )
+        return False
     order = _order(turn, move, c)
     return order is not None and _is_answered(turn, c, order)
+
+
+def lacks_workers(turn: Turn) -> bool:
+    """Whether the job waits for workers that have no room, and the spec now asks for another number.
+
+    Nothing runs that could be changed in place, and an attempt with fewer may be opened at once.
+    """
+    c, spec = turn.coordinator, turn.spec
+    if c is None or spec is None or not turn.is_valid or c.phase is not JobPhase.RESTARTING:
+        return False
+    trouble = facts.trouble(turn.observed, c.revision, turn.now)
+    has_no_room = trouble is not None and trouble.reason == facts.UNSCHEDULABLE
+    return has_no_room and c.parallelism != spec.parallelism
 
 
 def _replicas(turn: Turn, move: Move) -> int:
@@ -392,10 +413,13 @@ def _rollback_origin(turn: Turn, move: Move, c: JobStatus) -> tuple[Origin, Rest
 
     Under a hold, the snapshot before the version that failed. Without one, the newest: that is the
     same as long as the version completed nothing; else its output is written, and only going on from
-    there writes nothing twice, if the old code can.
+    there writes nothing twice, if the old code can. One that began empty and completed nothing has
+    left nothing to go on from, and what was before it is named.
     """
     if c.hold is not None:
         return Origin.HOLD, None
+    if c.next_restore is None and move.snapshot is not None:
+        return Origin.RESTORE, Restore.model_validate({"from": move.snapshot})
     if c.next_restore == move.snapshot:
         return Origin.LOG, None
     if is_approved(turn):
