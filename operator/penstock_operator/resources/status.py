@@ -217,7 +217,10 @@ class StreamJobStatus(StatusModel):
     job_id: str | None = Field(
         default=None, max_length=128, description="Owner of the state in the store."
     )
-    attempt: int | None = Field(default=None, description="The attempt that runs or ran last.")
+    attempt: int | None = Field(
+        default=None,
+        description="The attempt that runs or ran last; 0: none so far. Absent until the log told.",
+    )
     restarts: int | None = Field(default=None, description="Restarts of the job by itself.")
     parallelism: int | None = Field(default=None, description="Parallelism in force.")
     max_parallelism: int | None = Field(default=None, description="Key groups, fixed.")
