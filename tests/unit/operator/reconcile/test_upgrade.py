@@ -215,6 +215,20 @@ def test_stateless_begins_empty_and_holds_nothing(running):
     assert [e.against for e in running.done if isinstance(e, do.RunCheck)] == [None]
 
 
+def test_a_stateless_version_that_completed_nothing_gives_the_state_before_it_back(running):
+    old, newest = running.revision, running.log.next_restore
+    running.apply(image="words:2", upgrade={"mode": "Stateless"})
+    running.broken.add(running.revision)
+    at(running, Step.STARTING, MoveKind.ROLLBACK)
+    snapshot = running.status.move.snapshot
+    assert running.log.next_restore is None
+    assert snapshot not in (None, newest)
+    running.until(lambda w: w.status.move is None)
+    back = running.orders(StartOrder)[-1]
+    assert (back.revision, back.origin, back.restore.from_) == (old, Origin.RESTORE, snapshot)
+    assert running.log.restored_from == snapshot
+
+
 def test_without_hold_commits_nothing_is_held(running):
     running.apply(image="words:2", upgrade={"holdCommits": False})
     running.settle()
