@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from penstock.spec.orders import CancelOrder, JobPhase, RequestPhase, StopOrder
+from penstock.spec.orders import CancelOrder, JobPhase, JobStatus, RequestPhase, StopOrder
 from penstock.spec.parts.moves import UpgradeMode, WhenUnhealthy
+from penstock.spec.streamjob import DesiredState
 from penstock_operator.reconcile import facts
 from penstock_operator.reconcile.effects import CreateSavepoint
-from penstock_operator.reconcile.turn import SOON, Turn, request_id, savepoint_name
+from penstock_operator.reconcile.turn import SOON, Stall, Turn, request_id, savepoint_name
 from penstock_operator.resources.names import ANNOTATION_REQUEST_ID
 from penstock_operator.resources.status import (
     Move,
@@ -29,6 +30,7 @@ UNHEALTHY_GRACE = timedelta(seconds=30)
 STOP_RETRY = timedelta(seconds=30)
 _RECORD_GRACE_MS = 30_000
 _UNREACHABLE_IN_ROLLBACK_MS = 60_000
+_UNCOMMITTED_IN_ROLLBACK_MS = 60_000
 _CRASHING_MS = 120_000
 OPEN = frozenset({SavepointPhase.PENDING, SavepointPhase.RUNNING})
 
@@ -46,14 +48,42 @@ def stop(turn: Turn) -> bool:
     if c.phase is JobPhase.WAITING and not facts.is_about_to_recover(turn.observed):
         return True
     if c.phase is JobPhase.ENDING:
-        turn.wait("sinks commit what the run has completed")
-    elif move.way in (None, StopWay.NOTHING):
+        return _goes_uncommitted(turn, move, c)
+    if move.way in (None, StopWay.NOTHING):
         turn.note(way=_way(turn, move))
     elif move.way is StopWay.SAVEPOINT:
         _with_savepoint(turn, move)
     else:
         return _from_checkpoint(turn, move, c.phase)
     return False
+
+
+def _goes_uncommitted(turn: Turn, move: Move, c: JobStatus) -> bool:
+    """Whether the coordinator that follows is left to commit what the sinks of this one cannot.
+
+    The end stands in the log, and nobody opens an attempt before all is committed. After a pause
+    nobody follows, so one waits. A savepoint may have taken all of the first time-out.
+    """
+    turn.wait("sinks commit what the run has completed")
+    timeout_ms = _timeout_ms(turn)
+    if move.kind is MoveKind.ROLLBACK:
+        return turn.is_over(move.since, min(timeout_ms, _UNCOMMITTED_IN_ROLLBACK_MS))
+    somebody_follows = move.kind is not MoveKind.DELETE and not _ends_in_a_pause(turn, move)
+    if somebody_follows and turn.is_over(move.since, 2 * timeout_ms):
+        return True
+    if turn.is_over(move.since, timeout_ms):
+        why = c.uncommitted or c.last_error
+        said = f": {facts.shortened(why.what)}" if why else ""
+        turn.stall = Stall(
+            "EndNotCommitted", f"revision {c.revision} cannot commit what its run completed{said}"
+        )
+    return False
+
+
+def _ends_in_a_pause(turn: Turn, move: Move) -> bool:
+    if turn.is_valid and turn.spec is not None:
+        return turn.spec.desired_state is DesiredState.SUSPENDED
+    return move.kind is MoveKind.SUSPEND
 
 
 def stop_request_id(move: Move) -> str:

@@ -229,6 +229,53 @@ def test_a_stateless_version_that_completed_nothing_gives_the_state_before_it_ba
     assert running.log.restored_from == snapshot
 
 
+def cannot_commit(world):
+    """From now on a run that is ended stays so: its sinks cannot be opened."""
+    end = world._end
+
+    def stays(phase, request_id):
+        end(phase, request_id)
+        world.phase = JobPhase.ENDING
+
+    world._end = stays
+
+
+def test_a_version_whose_sinks_cannot_commit_leaves_that_to_the_version_before_it(running):
+    old = running.revision
+    running.apply(image="words:2")
+    running.broken.add(running.revision)
+    at(running, Step.STOPPING, MoveKind.ROLLBACK)
+    cannot_commit(running)
+    running.turn(30)
+    assert running.status.move.step is Step.STOPPING
+    running.settle()
+    assert (running.log.revision, running.phase) == (old, JobPhase.RUNNING)
+
+
+def test_an_upgrade_from_a_version_whose_sinks_cannot_commit_is_told_then_goes_on(running):
+    cannot_commit(running)
+    running.apply(image="words:2")
+    at(running, Step.STOPPING)
+    running.turn(25, each=timedelta(seconds=30))
+    assert running.condition("Stalled") == ("True", "EndNotCommitted")
+    assert running.status.move.step is Step.STOPPING
+    running.turn(25, each=timedelta(seconds=30))
+    running.settle()
+    assert running.status.stable_revision == running.revision
+
+
+def test_a_pause_waits_until_all_is_committed_and_says_so(running):
+    cannot_commit(running)
+    running.apply(desiredState="Suspended")
+    running.turn(100, each=timedelta(seconds=30))
+    assert running.condition("Stalled") == ("True", "EndNotCommitted")
+    assert running.status.move.step is Step.STOPPING
+    running.apply(desiredState="Running", image="words:2")
+    running.turn(60, each=timedelta(seconds=30))
+    running.settle()
+    assert running.status.stable_revision == running.revision
+
+
 def test_without_hold_commits_nothing_is_held(running):
     running.apply(image="words:2", upgrade={"holdCommits": False})
     running.settle()
