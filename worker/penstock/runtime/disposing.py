@@ -7,7 +7,7 @@ restores one nor goes on. The newest entry stays: numbers are never used twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.checkpoint import disposal, log, recovery
@@ -64,7 +64,9 @@ def dispose_checkpoints(
         Retryable: a coordinator wrote to the log meanwhile.
         Corrupt: the log cannot be read.
     """
-    store, folder = storage.checkpoints, f"{storage.job}/"
+    store = storage.checkpoints
+    # Before the end that fences it off: what a coordinator writes until then is not in it, nor later.
+    listed = list(store.list(f"{storage.job}/"))
     url = f"{store.url}/{storage.job}"
     newest = storage.run(log.read_newest(storage.job))
     if newest is None:
@@ -77,7 +79,8 @@ def dispose_checkpoints(
         )
     if not _keeps_nothing(newest):
         newest = _ended(storage, newest, nonce=nonce, at_ms=at_ms)
-    return _emptied(store, folder, url, paths.log_entry(storage.job, newest.seq))
+    kept = paths.log_entry(storage.job, newest.seq)
+    return _emptied(store, url, [info for info in listed if info.path != kept])
 
 
 def _keeps_nothing(entry: Entry) -> bool:
@@ -109,8 +112,7 @@ def _ended(storage: JobStorage, newest: Entry, *, nonce: str, at_ms: int) -> Ent
             )
 
 
-def _emptied(store: Store, folder: str, url: str, kept: str) -> Disposed:
-    listed = [info for info in store.list(folder) if info.path != kept]
+def _emptied(store: Store, url: str, listed: Sequence[ObjectInfo]) -> Disposed:
     # What a manifest names may go only after it.
     gone = [info.path for info in listed]
     store.delete(path for path in gone if path.endswith(f"/{paths.METADATA}"))
