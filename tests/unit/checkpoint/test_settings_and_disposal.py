@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
+from penstock.checkpoint.origin import Origin, RestoreFrom
 from penstock.checkpoint.phases import Phase
 from penstock.core import paths
 from penstock.core.failure import Failure
 from penstock.core.ids import JobId, WorkerId
-from penstock.core.log import EntryKind
+from penstock.core.log import EntryKind, SnapshotRef
 
 JOB = JobId("wordcount")
 ROOT = "mem://savepoints"
@@ -248,3 +249,62 @@ def test_nothing_is_deleted_while_another_revisions_run_stands(new):
     wanted = savepoint(a)
     b = new(a.store, name="B", revision="2")
     assert "is not this coordinator's" in refused(b, wanted)
+
+
+def stopped_with_a_savepoint(a) -> tuple[str, told.DisposeOrdered]:
+    """The folder of a savepoint behind which the job was stopped, and an order to dispose of it."""
+    a.say(told.SavepointOrdered("sp"))
+    a.acknowledge()
+    a.wait(0)
+    a.acknowledge()
+    a.committed()
+    url = a.answer_to("sp").detail["path"]
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    a.committed()
+    folder = url.removeprefix(f"{ROOT}/")
+    return url, told.DisposeOrdered("gone", folder, a.manifest(f"{url}/_metadata"))
+
+
+def start_from(a, url: str) -> told.StartOrdered:
+    manifest = a.manifest(f"{url}/_metadata")
+    return told.StartOrdered(
+        "go",
+        after=a.store.newest().seq,
+        revision="1",
+        parallelism=2,
+        origin=Origin.RESTORE,
+        restore=RestoreFrom(SnapshotRef(manifest.checkpoint, f"{url}/_metadata", ""), manifest),
+    )
+
+
+def test_a_savepoint_that_a_start_is_about_to_restore_stays(new):
+    a = new().run()
+    url, dispose = stopped_with_a_savepoint(a)
+    b = a.crash(workers=0)
+    b.say(start_from(b, url), dispose)
+    assert not b.answer_to("gone").ok
+    assert f"{url}/_metadata" in b.store.objects
+
+
+def test_a_savepoint_that_is_being_deleted_is_not_restored(new):
+    a = new().run()
+    url, dispose = stopped_with_a_savepoint(a)
+    b = a.crash()
+    b.held = {do.DisposeSavepoint}
+    b.say(dispose)
+    b.say(start_from(b, url))
+    assert not b.answer_to("go").ok
+    assert b.phase is Phase.ENDED
+
+
+def test_a_start_that_saw_the_end_before_something_was_deleted_looks_again(new):
+    a = new().run()
+    url, dispose = stopped_with_a_savepoint(a)
+    b = a.crash()
+    order = start_from(b, url)
+    b.say(dispose)
+    assert b.answer_to("gone").ok
+    b.say(order)
+    assert b.answer_to("go").detail["outdated"]
+    assert b.phase is Phase.ENDED

@@ -20,7 +20,7 @@ from penstock.core.errors import Rejected
 from penstock.core.graph import JobGraph
 from penstock.core.ids import CheckpointId, OperatorId
 from penstock.core.keygroups import check_parallelism, default_max_parallelism
-from penstock.core.log import Entry, Hold, SnapshotRef
+from penstock.core.log import Entry, EntryKind, Hold, SnapshotRef
 from penstock.core.manifest import Manifest
 
 RESTORE_ID = "restoreId"
@@ -87,11 +87,11 @@ def is_restore_due(entry: Entry | None, restore_id: str) -> bool:
 def has_seen(entry: Entry | None, after: int) -> bool:
     """Whether somebody who saw this number last has seen the newest entry.
 
-    That an end is committed changes nothing for him.
+    That an end is committed changes nothing for him; that something was deleted since may.
     """
     if entry is None:
         return after == 0
-    is_settled = entry.end is not None and entry.end.committed
+    is_settled = entry.kind is EntryKind.ENDED and entry.end is not None and entry.end.committed
     return after == entry.seq or (is_settled and after == entry.seq - 1)
 
 
