@@ -6,13 +6,18 @@ import pytest
 
 from penstock.checkpoint import effects as do
 from penstock.checkpoint import events as told
-from penstock.checkpoint.origin import RestoreFrom
+from penstock.checkpoint import opening
+from penstock.checkpoint.origin import RestoreFrom, RestoreRules
 from penstock.checkpoint.phases import Phase
 from penstock.checkpoint.restart import SAME_RECORD_MAX
 from penstock.checkpoint.settings import FailureRate, FixedDelay, NoRestart, OnCancellation
+from penstock.core.descriptors import StateDescriptor, StateKind
+from penstock.core.errors import Rejected
 from penstock.core.failure import Failure
-from penstock.core.ids import AttemptNumber, CheckpointId, JobId, SubtaskId
+from penstock.core.graph import JobGraph
+from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, SubtaskId
 from penstock.core.log import EndKind, EntryKind, SnapshotRef
+from penstock.core.snapshots import OWN_SERIALIZER
 
 META = "wordcount/chk-{}/_metadata".format
 
@@ -172,6 +177,66 @@ def test_a_start_waits_for_an_end_that_cannot_be_committed_and_tries_no_faster(n
     a.wait(2_000)
     a.committed(1)
     assert a.attempt == 2
+
+
+def test_a_savepoint_that_stands_while_the_commits_are_tried_again_answers_no_stop(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.held = {do.PublishSavepoint}
+    a.acknowledge()
+    a.fail("the broker does not answer")
+    a.answer(a.last(do.PublishSavepoint))
+    assert not [e for e in a.effects if isinstance(e, do.Answer) and e.request_id == "stop"]
+    a.wait(1_000)
+    a.committed(1)
+    a.answer(a.last(do.PublishSavepoint))
+    assert a.job.entry.end.committed
+    assert a.answer_to("stop").detail["end"] == "stopped"
+
+
+def with_other_sink(a) -> JobGraph:
+    """Its graph with the sink under another uid."""
+    graph, uid = a.job._graph, OperatorId("other")
+    (read, count, old), (to_count, to_sink) = graph.operators, graph.edges
+    edges = (to_count, replace(to_sink, target=uid))
+    return replace(graph, operators=(read, count, replace(old, id=uid)), edges=edges)
+
+
+def test_code_without_the_sink_commits_no_end_and_starts_nothing_that_would_lose_its_output(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    b = a.crash(graph=with_other_sink(a), revision="2")
+    assert (b.phase, b.last(do.Tell).kind) == (Phase.WAITING, "refused")
+    b.say(told.StopOrdered("stop"), told.StartOrdered("go", after=2, revision="2", parallelism=2))
+    assert not b.answer_to("stop").ok
+    assert "the sink out" in b.answer_to("go").detail["error"]
+    assert not any(isinstance(e, do.Prepare) for e in b.effects)
+    c = b.crash()
+    c.committed(1)
+    assert c.job.entry.end.committed
+    d = c.crash(graph=with_other_sink(a), revision="2")
+    assert d.phase is Phase.ENDED
+
+
+def test_an_operator_with_a_state_that_is_called_as_the_sinks_is_no_sink(new):
+    a = new().run()
+    a.say(told.StopOrdered("stop"))
+    a.acknowledge()
+    end = a.job.entry
+    manifest = a.manifest(META(1))
+    counts = manifest.operators["counts"]
+    pending = StateDescriptor("pending", StateKind.SPLIT_LIST, "msgpack/1", "int")
+    subtasks = tuple(replace(part, lists={"pending": (b"1",)}) for part in counts.subtasks)
+    counts = replace(counts, states=(*counts.states, pending), subtasks=subtasks)
+    manifest = replace(manifest, operators={**manifest.operators, "counts": counts})
+    opening.check_commit_only(end, manifest, a.job._graph)
+    own = StateDescriptor("pending", StateKind.UNION_LIST, OWN_SERIALIZER, "PendingFile v1")
+    out = replace(manifest.operators["out"], states=(own,))
+    manifest = replace(manifest, operators={**manifest.operators, "out": out})
+    opening.check_commit_only(end, manifest, a.job._graph)
+    with pytest.raises(Rejected, match="the sink out"):
+        opening.check_commit_only(end, manifest, with_other_sink(a))
 
 
 def test_the_files_of_a_stops_savepoint_outlive_its_checkpoint(new):
@@ -481,6 +546,34 @@ def test_a_fatal_failure_ends_the_job_at_once(new):
     a = new().run()
     a.fail("the graph differs", fatal=True)
     assert a.job.entry.end.kind is EndKind.FAILED
+
+
+@pytest.mark.parametrize("order", [told.StopOrdered("late"), told.SavepointOrdered("late")])
+def test_what_was_ordered_of_a_run_that_does_not_go_on_is_refused_and_not_done_with_a_later_one(
+    new, order
+):
+    a = new().run()
+    a.checkpoint()
+    a.fail()
+    a.say(order)
+    for path in [p for p in a.store.objects if "/chk-1/" in p and not p.endswith("_metadata")]:
+        del a.store.objects[path]
+    a.wait(1_000)
+    assert a.phase is Phase.WAITING
+    assert not a.answer_to("late").ok
+    a.run(rules=RestoreRules(allow_empty=True), request_id="again")
+    assert (a.phase, a.job.entry.attempt.restored_from) == (Phase.RUNNING, None)
+    assert not any(isinstance(e, do.Trigger) and e.attempt == 2 for e in a.effects)
+
+
+def test_a_stop_of_a_start_that_was_taken_back_stops_no_later_one(new):
+    a = new(workers=0)
+    a.say(told.StartOrdered("go", after=0, revision="1", parallelism=2))
+    a.say(told.StopOrdered("stop"), told.CancelOrdered("cancel"))
+    assert not a.answer_to("stop").ok
+    a.say(told.WorkerJoined(0), told.WorkerJoined(1))
+    a.run(request_id="again")
+    assert a.phase is Phase.RUNNING
 
 
 # ── holds ──────────────────────────────────────────────────────────────────────────────────────

@@ -275,6 +275,21 @@ def test_a_cancel_in_between_is_told_as_its_failure(new):
     assert a.job.entry.end.go_on_from.id == 2
 
 
+def test_a_cancel_in_between_is_committed_by_the_workers_of_the_old_parallelism(new):
+    a = running(new)
+    rescale(a, 4)
+    a.acknowledge()
+    a.held = {do.ReadLog}
+    a.say(told.WorkerLeft(WorkerId(3), "its node is gone"), told.CancelOrdered("cancel"))
+    a.held = set()
+    a.answer(a.last(do.ReadLog))
+    assert (a.job.entry.attempt.parallelism, a.job.entry.attempt.placement) == (2, (0, 1))
+    prepare = a.last(do.Prepare)
+    assert (prepare.commit_only, set(prepare.subtasks)) == (True, {0, 1})
+    a.committed(2)
+    assert a.answer_to("cancel").ok
+
+
 def test_a_stop_in_between_makes_it_firm(new):
     a = deployed(new)
     a.say(told.StopOrdered("stop"))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from penstock.dataflow.nodes import SINK_PENDING
+from penstock.core.snapshots import SINK_PENDING
 from penstock.runtime.endpoints import SinkStage
 
 

@@ -16,9 +16,9 @@ from penstock.core.keygroups import KeyGroupRange, owned_range
 from penstock.core.keygroups import key_group as group_of
 from penstock.core.keys import encode_key
 from penstock.core.records import Barrier, Batch
-from penstock.core.snapshots import OperatorRestore
+from penstock.core.snapshots import SINK_PENDING, OperatorRestore
 from penstock.dataflow.connector import SourceContext
-from penstock.dataflow.nodes import SINK_PENDING, KeyBy, Node
+from penstock.dataflow.nodes import KeyBy, Node
 from penstock.network.memory import MemoryChannel
 from penstock.runtime import endpoints
 from penstock.runtime.endpoints import SinkStage, SourceStage

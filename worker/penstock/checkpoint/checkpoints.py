@@ -218,6 +218,13 @@ class Checkpoints:
         if not is_known:
             self._queue(_wanted(order))
 
+    def refuse_queued(self) -> None:
+        """There is no run, and a later one is not what these orders were given to."""
+        for wanted in self._schedule.clear():
+            self._out.answer(
+                wanted.request_id, ok=False, error="the job does not run", outdated=True
+            )
+
     def publish(self, effect: PublishSavepoint) -> None:
         """Give a savepoint its manifest."""
         self._publishing[effect.request_id] = effect

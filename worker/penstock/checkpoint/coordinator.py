@@ -201,7 +201,7 @@ class JobCoordinator:
         if newest is not None:
             self._live.adopt(newest)
         if isinstance(decision, recovery.CommitOnly):
-            self._ends.begin(decision.committed, is_deployed=False)
+            self._commit_what_is_left(read, decision)
         elif self._orders.obey(read, self._graph, self._is_readable):
             self._at.move(Phase.GATHERING)
         elif isinstance(decision, recovery.Restore):
@@ -215,6 +215,24 @@ class JobCoordinator:
             if isinstance(event, ORDERS):
                 self._out.answer(event.request_id, ok=False, error=reason)
         self._stand_down(reason)
+
+    def _commit_what_is_left(self, read: told.LogRead, left: recovery.CommitOnly) -> None:
+        """Nothing is started before; code that has other sinks cannot do it."""
+        entry, point = self._at.newest, left.end.go_on_from
+        try:
+            if point is not None:
+                opening.check_commit_only(entry, read.manifests[point.path], self._graph)
+        except Rejected as e:
+            self._out.tell("refused", **reason_of(e))
+            self._orders.refuse_start(e)
+            self._wait()
+        else:
+            self._ends.begin(left.committed, is_deployed=False)
+
+    def _wait(self) -> None:
+        """Nothing runs until an order comes; what was ordered of the run before is not carried out."""
+        self._checkpoints.refuse_queued()
+        self._at.move(Phase.WAITING)
 
     def _settle(self, decision: recovery.Recovery) -> None:
         """Nothing runs until an order comes."""
@@ -232,7 +250,7 @@ class JobCoordinator:
                 self._out.tell("waits for an order", revision=revision)
             case _:
                 pass
-        self._at.move(Phase.WAITING)
+        self._wait()
 
     def _recover(self, read: told.LogRead, snapshot: SnapshotRef | None) -> None:
         why = {"reason": self._why_taken_back} if self._why_taken_back else {}
@@ -242,7 +260,7 @@ class JobCoordinator:
             )
         except Rejected as e:
             self._out.tell("refused", **reason_of(e))
-            self._at.move(Phase.WAITING)
+            self._wait()
         else:
             self._at.move(Phase.GATHERING)
 

@@ -139,10 +139,10 @@ class Ends:
 
     def published(self, request_id: str) -> bool:
         """Whether the savepoint that stands now is that of the stop, answered when all is committed."""
-        if self._ending is None or request_id not in self._ending.unpublished:
-            return False
-        self._ending.unpublished.discard(request_id)
-        return True
+        if self._ending is not None:
+            self._ending.unpublished.discard(request_id)
+        entry = self._at.newest
+        return entry.end is not None and entry.request_id == request_id
 
     def advance(self) -> None:
         """Deploy sinks that are still needed; say so when nothing is left."""

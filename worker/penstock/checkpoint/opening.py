@@ -17,11 +17,12 @@ from penstock.checkpoint.rescaling import Rescale
 from penstock.checkpoint.restore import IsReadable, is_same_type
 from penstock.checkpoint.settings import Identity
 from penstock.core.chains import chains, subtasks_by_worker
+from penstock.core.errors import Rejected
 from penstock.core.graph import JobGraph
 from penstock.core.ids import AttemptNumber, CheckpointId, SubtaskId, WorkerId
 from penstock.core.log import Attempt, Entry, Hold, SnapshotRef
 from penstock.core.manifest import Manifest
-from penstock.core.snapshots import RestorePlan
+from penstock.core.snapshots import OWN_SERIALIZER, SINK_PENDING, RestorePlan
 
 SINK = "sink"
 RESTORE = "restore"
@@ -66,20 +67,17 @@ def recovered(
     """
     entry = read.newest
     assert entry is not None, "recovery without a log"
-    former = entry.attempt.placement
-    if (tried := rescaling.trying(entry)) is not None:
-        former = tried.former
-        entry = rescaling.taken_back(entry, reason)
+    entry = rescaling.taken_back(entry, reason)
     opening = Opening(
         snapshot=snapshot,
         manifest=read.manifests[snapshot.path] if snapshot else None,
-        parallelism=len(former),
+        parallelism=entry.attempt.parallelism,
         max_parallelism=entry.attempt.max_parallelism,
         hold=entry.hold,
         request_id=entry.request_id,
         highest_checkpoint=read.highest_checkpoint,
         settings=_carried(entry, snapshot),
-        former=former,
+        former=entry.attempt.placement,
     )
     verify(opening, graph, entry.attempt.max_parallelism, is_readable)
     return opening
@@ -167,6 +165,37 @@ def prepare(entry: Entry, manifest: Manifest | None, graph: JobGraph) -> Prepare
         committed=recovery.committed_up_to(entry, snapshot),
         job_nonce=entry.job_nonce,
     )
+
+
+def check_commit_only(entry: Entry, manifest: Manifest, graph: JobGraph) -> None:
+    """Whether this code has the sinks that an ended run left something to commit to. In a hold what
+    lies below it was committed before the hold began; the next start restores what lies above.
+
+    Raises:
+        Rejected: it has not; to go on would lose that output.
+    """
+    if entry.hold is not None:
+        return
+    how: dict[str, Any] = {}
+    if entry.end is not None and entry.end.go_on_from == entry.attempt.restored_from:
+        how = entry.settings.get(RESTORE, {})
+    if how.get(COMMITTED):
+        return
+    renamed = how.get("rename", {})
+    sinks = {operator.id for operator in graph.operators if operator.kind == SINK}
+    for uid, operator in manifest.operators.items():
+        is_authors = any(
+            state.name == SINK_PENDING and state.serializer != OWN_SERIALIZER
+            for state in operator.states
+        )
+        is_pending = any(part.lists.get(SINK_PENDING) for part in operator.subtasks)
+        if is_pending and not is_authors and renamed.get(uid, uid) not in sinks:
+            raise Rejected(
+                f"the run that ended left output of the sink {uid} to be committed, and this code has "
+                "no sink of that uid",
+                where=f"revision {entry.attempt.revision} wrote it",
+                fix="run that revision, which commits it and ends; or give a sink that uid again",
+            )
 
 
 def prepare_commit_only(

@@ -152,7 +152,14 @@ class Orders:
         opening, self._at.opening = self._at.opening, None
         if opening is not None and opening.request_id is not None:
             self._not_now(opening.request_id, why)
+        self._checkpoints.refuse_queued()
         self._at.move(Phase.WAITING)
+
+    def refuse_start(self, e: Rejected) -> None:
+        """What the log says lets nothing be started."""
+        order, self.start = self.start, None
+        if order is not None:
+            self._refuse(order.request_id, e)
 
     def _check_start(self, order: told.StartOrdered, read: told.LogRead) -> None:
         revision = self._at.identity.revision
@@ -345,6 +352,8 @@ class Orders:
             self._not_now(request_id, "the job does not run")
         elif self._at.phase is Phase.ENDED:
             self._out.answer_end(self._at.entry)
+        elif self._at.phase is Phase.WAITING:
+            self._not_now(request_id, "what the run left is not committed, and cannot be here")
         return True
 
     def _not_now(self, request_id: str, error: str) -> None:

@@ -97,12 +97,13 @@ def firm(entry: Entry, *, bytes_moved: int, pause_ms: int) -> Entry:
 
 
 def taken_back(entry: Entry, error: str) -> Entry:
-    """The next entry ends the run, or opens it at the old parallelism: what it is made from."""
+    """The next entry ends the run, or opens it, at the old parallelism: what it is made from."""
     found = trying(entry)
     if found is None:
         return entry
     failed = replace(found, outcome=Outcome.FAILED, error=error)
-    return replace(entry, settings=noted(entry.settings, failed))
+    former = replace(entry.attempt, parallelism=len(found.former), placement=found.former)
+    return replace(entry, attempt=former, settings=noted(entry.settings, failed))
 
 
 def refusal(parallelism: int, attempt: Attempt, workers: Collection[WorkerId]) -> str | None:

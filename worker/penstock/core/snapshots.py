@@ -9,6 +9,11 @@ from penstock.core.handles import KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import OperatorId
 from penstock.core.keygroups import KeyGroupRange
 
+SINK_PENDING = "pending"
+"""The list of a sink's state with what it has prepared and not committed."""
+OWN_SERIALIZER = "json/1"
+"""What operator state of the runtime's own is written in; no author's state is."""
+
 
 @dataclass(frozen=True, slots=True)
 class OperatorPart:

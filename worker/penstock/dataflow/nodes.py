@@ -11,6 +11,7 @@ from penstock.core.descriptors import KEYED_KINDS, StateDescriptor, StateKind
 from penstock.core.errors import Rejected
 from penstock.core.graph import Edge, Exchange, JobGraph, Operator
 from penstock.core.ids import OperatorId, is_uid
+from penstock.core.snapshots import OWN_SERIALIZER, SINK_PENDING
 from penstock.dataflow import describe
 from penstock.dataflow.connector import Sink, Source
 from penstock.dataflow.states import SideOutput, State, declared
@@ -18,10 +19,9 @@ from penstock.state.serializers import serializer_for
 
 SOURCE_POSITION = "position"
 SOURCE_KNOWN = "known"
-SINK_PENDING = "pending"
 END_EMITTED = "emitted"
-"""Operator state of the runtime's own: where a source reads, which files it knows, what a sink has
-not committed, which key groups have given their results at the end of input."""
+"""Operator state of the runtime's own: where a source reads, which files it knows, which key groups
+have given their results at the end of input; `core.snapshots.SINK_PENDING` is a sink's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ _STATELESS = frozenset({"map", "flat_map", "filter", "of_type", "map_batches", "
 
 
 def _own(name: str, kind: StateKind, schema: str) -> StateDescriptor:
-    return StateDescriptor(name=name, kind=kind, serializer="json/1", schema=schema)
+    return StateDescriptor(name=name, kind=kind, serializer=OWN_SERIALIZER, schema=schema)
 
 
 def check_uid(uid: str, kind: str, location: str) -> None:

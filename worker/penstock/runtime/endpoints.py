@@ -11,9 +11,9 @@ from msgspec import structs
 
 from penstock.core.descriptors import StateKind
 from penstock.core.errors import Corrupt, Retryable
-from penstock.core.snapshots import OperatorRestore
+from penstock.core.snapshots import SINK_PENDING, OperatorRestore
 from penstock.dataflow.connector import HasBacklog, Reader, SourceState, Writer
-from penstock.dataflow.nodes import SINK_PENDING, SOURCE_KNOWN, SOURCE_POSITION, Node
+from penstock.dataflow.nodes import SOURCE_KNOWN, SOURCE_POSITION, Node
 from penstock.network.frames import OperatorMetrics
 from penstock.runtime.failures import CannotCommit, UserError
 from penstock.runtime.stages import Stage

@@ -14,10 +14,8 @@ from msgspec import msgpack
 
 from penstock.core.descriptors import StateDescriptor
 from penstock.core.errors import Corrupt
+from penstock.core.snapshots import OWN_SERIALIZER
 from penstock.state.serializers import _LARGE, MSGPACK, _large
-
-JSON = "json/1"
-"""What the runtime's own operator state is written in."""
 
 
 def plain_value(data: bytes, serializer: str) -> Any:
@@ -29,7 +27,7 @@ def plain_value(data: bytes, serializer: str) -> Any:
     try:
         if serializer == MSGPACK:
             return msgpack.decode(data.removeprefix(_LARGE), ext_hook=_large)
-        if serializer == JSON:
+        if serializer == OWN_SERIALIZER:
             return json.loads(data)
     except (msgspec.MsgspecError, ValueError) as e:
         raise Corrupt(f"stored bytes are not {serializer}: {e}", where=data[:32].hex()) from e

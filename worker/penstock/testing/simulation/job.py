@@ -18,9 +18,10 @@ from penstock.core.ids import JobId, OperatorId
 from penstock.core.keys import decode_key, encode_key, key_length
 from penstock.core.manifest import Manifest
 from penstock.core.rows import PLAIN, group_width
+from penstock.core.snapshots import SINK_PENDING
 from penstock.dataflow.connector import Reader, Sink, SinkContext, Source, SourceContext, Writer
 from penstock.dataflow.functions import Context, KeyedFunction, SupportsProcess
-from penstock.dataflow.nodes import SINK_PENDING, SOURCE_POSITION
+from penstock.dataflow.nodes import SOURCE_POSITION
 from penstock.dataflow.states import ValueState
 from penstock.dataflow.stream import Environment
 from penstock.state.plain import plain_value
