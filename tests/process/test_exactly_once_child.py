@@ -109,3 +109,13 @@ def test_a_checkpoint_that_is_triggered_together_with_the_start_is_taken(
         control.flush()
         taken = {_heard(control, frames.Snapshotted).subtask.operator for _ in range(2)}
         assert taken == {"records", "check"}
+
+
+def test_while_it_waits_for_others_to_be_ready_a_child_tells_that_it_lives(
+    job_folder: Path,
+) -> None:
+    with _child(job_folder) as control:
+        control.send(_prepare(job_folder, "records", "check", restore={}, committed=None))
+        _heard(control, frames.Ready)
+        for _ in range(2):
+            assert _heard(control, frames.Heartbeat).attempt == 3

@@ -166,6 +166,8 @@ class Child:
                     for later in ready[i + 1 :]:
                         mailbox.deliver(later)
                     return mailbox
+            # Others may still download what they restore, for longer than progressTimeout.
+            self._control.post(frames.Heartbeat(plan.attempt, 0))
             _check(poller.poll(1.0))
 
     def _mailbox(self, plan: frames.Prepare, assembly: Assembly, channels: _Channels) -> Mailbox:
