@@ -201,7 +201,7 @@ def test_decisions_are_numbered_without_gaps_and_listed_in_their_order() -> None
 
 def test_every_reason_of_a_condition_is_in_the_runbook() -> None:
     decisions = ROOT / "operator" / "penstock_operator" / "reconcile"
-    code = "\n".join(file.read_text() for file in sorted(decisions.glob("*.py")))
+    code = "\n".join(file.read_text() for file in sorted(decisions.rglob("*.py")))
     reasons = set(re.findall(r'(?:Stall|Trouble)\(\s*"(\w+)"', code))
     reasons |= set(re.findall(r'look_at_refusal\(turn, move, "(\w+)"', code))
     assert len(reasons) > 20
