@@ -8,7 +8,7 @@ import pytest
 from tests.process.apiserver.deeds import eventually, make_bench, playing_coordinator
 
 from penstock.core.errors import Rejected
-from penstock_operator.cluster.kube import SAVEPOINTS, NamespaceGoes
+from penstock_operator.cluster.kube import SAVEPOINTS, STREAM_JOBS, Forbidden, NamespaceGoes
 from penstock_operator.cluster.loop.metrics import Metrics
 from penstock_operator.cluster.loop.schema import SchemaGate
 from penstock_operator.cluster.loop.turn import IDLE, Turns
@@ -105,6 +105,42 @@ def test_a_namespace_that_goes_is_no_error(bench, key):
         bench.do(effects.EnsureShared(revision))
     bench.patch({"spec": {"parameters": {"n": 1}}})
     assert turns_of(bench).turn(key) == look_again, "nor can a new revision be tried"
+
+
+def lose_the_rights_inside(bench, monkeypatch) -> None:
+    """What is left is in the ClusterRole: our kinds, without their status, and the namespace."""
+    ask = bench.kube._ask
+
+    def refused(method, path, **more):
+        is_ours = "/penstock.dev/" in path and not path.endswith("/status") and method != "POST"
+        if is_ours or "/namespaces/" not in path or path.endswith(f"/namespaces/{bench.namespace}"):
+            return ask(method, path, **more)
+        raise Forbidden("no right", where=path)
+
+    monkeypatch.setattr(bench.kube, "_ask", refused)
+
+
+def test_a_namespace_that_took_the_operators_rights_along_waits_for_no_finalizer(
+    bench, key, monkeypatch
+):
+    bench.make()
+    orphan(bench)
+    bench.do(effects.SetFinalizer(present=True))
+    lose_the_rights_inside(bench, monkeypatch)
+    turns = turns_of(bench)
+    with pytest.raises(Forbidden):
+        turns.turn(key)
+    assert bench.find(STREAM_JOBS, "words")["metadata"]["finalizers"], "only its rights are gone"
+    # Without controllers nothing in it is deleted, and it stays in Terminating.
+    bench.server.kubectl("delete", "namespace", bench.namespace, "--wait=false")
+    turns.turn(key)
+    assert bench.find(STREAM_JOBS, "words")["metadata"]["finalizers"], "it is not deleted yet"
+    for what in ("streamjob/words", "savepoint/left"):
+        bench.server.kubectl("delete", what, "-n", bench.namespace, "--wait=false")
+    assert turns.turn(key) is not None
+    assert bench.find(STREAM_JOBS, "words") is None
+    assert bench.find(SAVEPOINTS, "left") is None
+    assert turns.turn(key) is None
 
 
 def test_beneath_an_older_schema_nothing_is_done_and_that_is_said(bench, key):

@@ -8,6 +8,7 @@ from penstock_operator.cluster import facts
 from penstock_operator.cluster.events import About
 from penstock_operator.cluster.execute import Tools, set_finalizer
 from penstock_operator.cluster.kube import SAVEPOINTS
+from penstock_operator.cluster.loop import leaving
 from penstock_operator.cluster.observe import JobKey
 from penstock_operator.manifests.names import Manifest
 from penstock_operator.reconcile import savepoint as decisions
@@ -24,6 +25,9 @@ def let_go(tools: Tools, key: JobKey) -> timedelta | None:
         for manifest in tools.kube.list(SAVEPOINTS, key.namespace)
         if manifest.get("spec", {}).get("jobName") == key.name and facts.is_deleting(manifest)
     ]
+    if waiting and leaving.is_leaving(tools, key.namespace):
+        leaving.let_go(tools, key)
+        return _LOOK_AGAIN
     for manifest in waiting:
         _carry_out(tools, key, manifest)
     return _LOOK_AGAIN if waiting else None

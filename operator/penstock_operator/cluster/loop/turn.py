@@ -10,8 +10,8 @@ from typing import TypeAlias
 from penstock.core.errors import PenstockError, Retryable
 from penstock_operator.cluster.events import About
 from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
-from penstock_operator.cluster.kube import Conflict, NamespaceGoes
-from penstock_operator.cluster.loop import orphans
+from penstock_operator.cluster.kube import Conflict, Forbidden, NamespaceGoes
+from penstock_operator.cluster.loop import leaving, orphans
 from penstock_operator.cluster.loop.metrics import Metrics
 from penstock_operator.cluster.loop.schema import SchemaGate
 from penstock_operator.cluster.observe import JobKey, Observer, Seen
@@ -56,6 +56,11 @@ class Turns:
             look_again, outcome = self._taken(key)
         except NamespaceGoes as e:
             self._tools.log.info("namespace goes", job=str(key), what=e.what)
+            look_again, outcome = _SOON, "namespace goes"
+        except Forbidden:
+            if not leaving.is_leaving(self._tools, key.namespace):
+                raise
+            leaving.let_go(self._tools, key)
             look_again, outcome = _SOON, "namespace goes"
         finally:
             self._metrics.turned(outcome, time.monotonic() - began_s)
