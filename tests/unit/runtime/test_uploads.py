@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from penstock.core.errors import Rejected, Retryable
-from penstock.core.handles import KeyedFormat, KeyedHandle, SubtaskSnapshot
+from penstock.core.handles import FileHandle, KeyedFormat, KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import AttemptNumber, CheckpointId, JobId, OperatorId, SubtaskId
 from penstock.core.keygroups import KeyGroupRange
 from penstock.core.snapshots import KeyedSource, OperatorPart, OperatorRestore
@@ -210,6 +210,22 @@ def test_a_database_that_was_restored_from_a_checkpoint_goes_on_from_its_files(s
     second = scene.told[-1]
     assert isinstance(second, frames.Acked)
     assert second.bytes_new == len("MANIFEST-1")
+
+
+def test_what_was_restored_from_another_job_is_uploaded_whole_although_its_number_is_the_base(
+    scene: Scene,
+):
+    file = FileHandle("shared/1-7-0123", len("rows"), 0, shared=True, local_name="a.sst")
+    keyed = KeyedHandle(KeyedFormat.ROCKSDB, KeyGroupRange(0, 128), files=(file,))
+    source = KeyedSource(keyed, keyed.groups, "another/")
+    restore = OperatorRestore(keyed=(source,), local="another/chk-7/_metadata")
+    scene.uploads.restored({COUNTS: {0: restore}})
+    scene.uploads.triggered(trigger(8, base=7))
+    scene.uploads.snapshotted(scene.part(8))
+    scene.beside.do()
+    (first,) = scene.told
+    assert isinstance(first, frames.Acked)
+    assert first.bytes_new == len("rows" + "MANIFEST-1")
 
 
 def test_a_refused_upload_is_declined_with_what_to_do_and_leaves_nothing(scene: Scene):

@@ -81,11 +81,17 @@ class Uploads:
         assert self._uploader is not None
         for operator, by_subtask in plan.items():
             for index, restore in by_subtask.items():
-                n = None if restore.local is None else paths.checkpoint_of(restore.local)
+                n = self._own_checkpoint(restore.local)
                 if n is not None and len(restore.keyed) == 1:
                     handle = restore.keyed[0].handle
                     if handle.format is KeyedFormat.ROCKSDB:
                         self._uploader.knows(n, operator, index, handle)
+
+    def _own_checkpoint(self, path: str | None) -> CheckpointId | None:
+        # Another job's counts its own, and its files lie in its own folder.
+        if path is None or not path.startswith(f"{self._storage.job}/"):
+            return None
+        return paths.checkpoint_of(path)
 
     def triggered(self, trigger: frames.Trigger) -> None:
         """The coordinator began a checkpoint."""
