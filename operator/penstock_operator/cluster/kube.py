@@ -23,6 +23,8 @@ from penstock_operator.resources.names import API_VERSION
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 _PAGE = 500
+_ESCAPED = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&"})
+"""In JSON these stand in texts alone; the API server's encoder escapes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,20 @@ class Kube:
             content_type="application/apply-patch+yaml",
         )
 
+    def replace(self, manifest: Manifest) -> Manifest:
+        """The whole object, whatever stood there; unlike a patch its answer tells nothing of that.
+
+        Raises:
+            NotFound: there is none to replace.
+        """
+        metadata = manifest["metadata"]
+        return self._ask(
+            "PUT",
+            resource_of(manifest).path(metadata["namespace"], metadata["name"]),
+            query={"fieldManager": MANAGER, "fieldValidation": "Strict"},
+            body=manifest,
+        )
+
     def merge(
         self,
         resource: Resource,
@@ -268,8 +284,9 @@ class Kube:
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Without spaces, in the order it has: the data of a ControllerRevision is compared by its bytes."""
-    return json.dumps(body, separators=(",", ":")).encode()
+    """As the API server writes it, in the order it has: the data of a ControllerRevision is compared by
+    its bytes, and a patch of anything else in it brings the server's own."""
+    return json.dumps(body, separators=(",", ":")).translate(_ESCAPED).encode()
 
 
 def _error(status: int, answer: Any, where: str) -> PenstockError:

@@ -30,6 +30,7 @@ KEY = b"the operator's own key"
 WORKER_IMAGE = "registry.example/penstock-worker:1"
 SPEC = {
     "entrypoint": "wordcount:job",
+    "parameters": {"pattern": "<b>&</b>"},
     "parallelism": 2,
     "checkpoints": {"storage": "s3://bucket/checkpoints"},
 }
