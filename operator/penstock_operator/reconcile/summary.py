@@ -20,7 +20,11 @@ from penstock_operator.resources.conditions import (
     Finding,
     merged,
 )
-from penstock_operator.resources.names import ANNOTATION_RECONCILE, RECONCILE_PAUSED
+from penstock_operator.resources.names import (
+    ANNOTATION_RECONCILE,
+    ANNOTATION_RETRY,
+    RECONCILE_PAUSED,
+)
 from penstock_operator.resources.status import Move, MoveKind, Phase, SnapshotView, Step
 
 CHECKPOINT_EVERY = timedelta(seconds=60)
@@ -183,6 +187,12 @@ def _stall(turn: Turn) -> Stall | None:
             return Stall("RolledBack", view.reason or "the new version did not run")
         if view.step == upgrade.REFUSED:
             return Stall("StateIncompatible", view.reason or "the new version does not fit")
+    if job.revision is not None and job.revision == status.failed_revision != status.revision:
+        return Stall(
+            "FailedBefore",
+            f"revision {job.revision} failed before, and {status.revision} stays; annotate "
+            f"{ANNOTATION_RETRY} to try it again",
+        )
     if status.phase is Phase.FAILED and c is not None:
         return Stall("JobFailed", f"the job failed: {c.end_reason or 'no reason given'}")
     if status.phase is Phase.SUSPENDED:

@@ -234,7 +234,11 @@ def is_proven(turn: Turn, c: JobStatus, *, was_held: bool) -> bool:
 def _stable(turn: Turn, why: str, phase: Phase) -> None:
     move = turn.move
     assert move is not None, turn.status
-    turn.update(stable_revision=move.to_revision, restore_id=move.restore_id)
+    turn.update(
+        stable_revision=move.to_revision,
+        restore_id=move.restore_id,
+        failed_revision=None,  # what failed had gone on from another state than there is now
+    )
     _tell(turn, step=STABLE, finished_at=turn.now)
     turn.finish(STABLE, f"revision {move.to_revision} is stable: {why}", phase=phase)
 

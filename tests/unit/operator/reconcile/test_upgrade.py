@@ -617,6 +617,37 @@ def test_a_rollback_whose_version_does_not_start_gives_way_to_another_version_an
     assert running.condition("Stalled")[0] == "False"
 
 
+def rolled_back_from(world, image):
+    """A version that does not run, and its end."""
+    world.apply(image=image)
+    world.broken.add(world.revision)
+    world.settle()
+    return world.revision
+
+
+def test_a_version_that_failed_is_tried_again_after_another_one_was_stable(running):
+    failed = rolled_back_from(running, "words:2")
+    running.apply(image="words:3")
+    running.settle()
+    running.until(lambda w: w.status.stable_revision == w.revision)
+    assert running.status.failed_revision is None
+    running.broken.clear()
+    running.apply(image="words:2")
+    running.settle()
+    assert running.status.stable_revision == running.log.revision == failed
+
+
+def test_a_version_that_failed_before_is_not_passed_over_in_silence(running):
+    stable, failed = running.revision, rolled_back_from(running, "words:2")
+    running.verdict = None
+    running.apply(image="words:3")
+    at(running, Step.CHECKING)
+    running.apply(image="words:2")
+    running.settle()
+    assert (running.revision, running.status.revision) == (failed, stable)
+    assert running.condition("Stalled") == ("True", "FailedBefore")
+
+
 def test_a_rollback_can_be_asked_for_while_the_new_version_proves_itself(running):
     old = running.revision
     running.apply(image="words:2", upgrade={"stableAfter": {"checkpoints": 50}})
