@@ -22,6 +22,7 @@ MAY = [
     ("patch", "statefulsets.apps"),
     ("patch", "deployments.apps"),
     ("create", "secrets"),
+    ("update", "secrets"),
     ("delete", "persistentvolumeclaims"),
 ]
 """Verbs and kinds in the namespaces of its jobs."""
@@ -29,6 +30,7 @@ MAY = [
 MAY_NOT = [
     ("get", "secrets"),
     ("list", "secrets"),
+    ("patch", "secrets"),
     ("delete", "secrets"),
     ("create", "streamjobs.penstock.dev"),
     ("delete", "streamjobs.penstock.dev"),

@@ -170,8 +170,12 @@ def test_what_is_deleted_by_hand_is_made_again(new_job: Callable[..., Job]) -> N
         lambda: set(job.namespace.run("get", kinds, "-l", owned, "-o", "name").split()) == before,
         "all of it is there again",
     )
-    job.namespace.run("delete", "secret", f"{job.name}-token")
-    wait_for(lambda: job.namespace.get("secret", f"{job.name}-token"), "the token is there again")
+    token = job.namespace.run("get", "secret", "-l", owned, "-o", "name").strip()
+    job.namespace.run("delete", token)
+    wait_for(
+        lambda: job.namespace.run("get", "secret", "-l", owned, "-o", "name").strip() == token,
+        "the token is there again",
+    )
     assert_exact(job.wait_for_output(500))
     job.annotate(savepoint="with-the-same-token")
     # By which operator and coordinator still know each other.

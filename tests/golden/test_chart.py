@@ -158,7 +158,7 @@ def test_the_operator_can_read_no_secret_but_its_own_key(helm: str, values: dict
         rule
         for o in objects(helm, values)
         for rule in o.get("rules", [])
-        if "secrets" in rule["resources"] and set(rule["verbs"]) & {"get", "list", "watch"}
+        if "secrets" in rule["resources"] and set(rule["verbs"]) & {"get", "list", "watch", "patch"}
     ]
     assert reading == [
         {

@@ -72,10 +72,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, create, patch]
-# Tokens of jobs are derived, so that none need be read.
+# Tokens of jobs are derived, so that none need be read; a patch would be answered with all that is there.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, patch]
+  verbs: [create, update]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [list, watch, delete]

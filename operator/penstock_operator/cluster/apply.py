@@ -2,7 +2,8 @@
 
 What was applied is remembered on the object itself, as a hash: one that was deleted or changed over is
 made again, and an object that is the same costs a read, every half minute. Secrets are not read: they
-are applied, which changes nothing when there is nothing to change.
+are written over, which changes nothing when there is nothing to change. A patch would be answered with
+all that the Secret has, so that the right to patch is one to read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from penstock_operator.cluster.kube import (
     SECRETS,
     STATEFUL_SETS,
     Kube,
+    NotFound,
     resource_of,
 )
 from penstock_operator.cluster.memory import Memory
@@ -43,13 +45,25 @@ def ensure(
     is_watched = resource in _WATCHED
     if not is_watched and memory.is_same(job.uid, kind, name, applied):
         return
-    if resource is not SECRETS:
-        live = live or kube.find(resource, job.namespace, name)
+    if resource is SECRETS:
+        _write_over(kube, wanted)
+    else:
+        _bring_to(kube, job, wanted, live or kube.find(resource, job.namespace, name))
+    memory.remember_same(job.uid, kind, name, applied)
+
+
+def _write_over(kube: Kube, wanted: Manifest) -> None:
+    try:
+        kube.replace(wanted)
+    except NotFound:
+        kube.create(wanted)
+
+
+def _bring_to(kube: Kube, job: Job, wanted: Manifest, live: Manifest | None) -> None:
     if live is not None:
-        must_be_ours(job, live, kind)
+        must_be_ours(job, live, wanted["kind"])
     if live is None or not _is_same(live, wanted):
         kube.apply(wanted)
-    memory.remember_same(job.uid, kind, name, applied)
 
 
 def with_hash(manifest: Manifest) -> Manifest:

@@ -21,7 +21,7 @@ def token_secret(job: Job, token: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": names.metadata(job, names.token(job.name), Role.SHARED),
+        "metadata": names.metadata(job, names.token(job.name, job.uid), Role.SHARED),
         "type": "Opaque",
         "stringData": {"token": token},
     }

@@ -68,9 +68,9 @@ def worker(job: str) -> str:
     return f"{job}-worker"
 
 
-def token(job: str) -> str:
-    """Secret of the job's token."""
-    return f"{job}-token"
+def token(job: str, uid: str) -> str:
+    """Secret of the job's token; by its UID, because no Secret of a person's may have that name."""
+    return f"{job}-token-{digest(uid)}"
 
 
 def service_account(job: str) -> str:

@@ -129,7 +129,8 @@ def _volumes(job: Job, spec: StreamJobSpec, revision: str) -> list[Manifest]:
     items = [{"key": "streamjob.yaml", "path": "streamjob.yaml"}]
     if spec.storage_credentials and spec.storage_credentials.endpoint:
         items.append({"key": AWS_CONFIG, "path": AWS_CONFIG})
-    token = {"name": names.token(job.name), "items": [{"key": "token", "path": "token"}]}
+    name = names.token(job.name, job.uid)
+    token = {"name": name, "items": [{"key": "token", "path": "token"}]}
     volumes: list[Manifest] = [
         {
             "name": "settings",

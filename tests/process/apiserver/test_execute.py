@@ -1,5 +1,6 @@
 """Every effect on a real API server: carried out twice it is the same; what was changed is repaired."""
 
+import base64
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -45,8 +46,6 @@ from penstock_operator.resources.status import (
 pytestmark = [pytest.mark.process, pytest.mark.kube]
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
-TOKEN_ALONE = ["PATCH words-token"]
-"""Secrets are not read, so they are applied each time."""
 
 
 @pytest.fixture
@@ -71,6 +70,15 @@ def accepted(job) -> str:
     revision = job.observe().observed.job.revision
     job.do(effects.RecordRevision(revision, 1))
     return revision
+
+
+def token_name(job) -> str:
+    return names.token("words", job.observe().job.uid)
+
+
+def token_alone(job) -> list[str]:
+    """Secrets are not read, so they are written over each time."""
+    return [f"PUT {token_name(job)}"]
 
 
 def all_of(revision: str, replicas: int = 2):
@@ -128,7 +136,7 @@ def test_all_that_a_job_runs_on_is_made_once(job):
     for found in before.values():
         (owner,) = found["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["name"], owner["controller"]) == ("StreamJob", "words", True)
-    assert job.writes_of(*all_of(revision)) == TOKEN_ALONE
+    assert job.writes_of(*all_of(revision)) == token_alone(job)
     assert {resource: job.find(resource, name) for resource, name in made.items()} == before
 
 
@@ -152,15 +160,31 @@ def test_volumes_of_a_job_from_an_older_operator_go_with_it_too_and_its_pods_sta
 def test_the_token_is_derived_from_the_jobs_uid(job):
     revision = accepted(job)
     job.do(effects.EnsureShared(revision))
-    secret = job.server.get("secret", "words-token", "-n", job.namespace)
+    secret = job.server.get("secret", token_name(job), "-n", job.namespace)
     expected = token_of(KEY, job.observe().job.uid)
-    import base64
-
     assert base64.b64decode(secret["data"]["token"]).decode() == expected
     version = secret["metadata"]["resourceVersion"]
     job.do(effects.EnsureShared(revision))
-    again = job.server.get("secret", "words-token", "-n", job.namespace)
+    again = job.server.get("secret", token_name(job), "-n", job.namespace)
     assert again["metadata"]["resourceVersion"] == version
+
+
+def test_a_token_of_a_key_that_is_lost_is_written_over(job):
+    revision = accepted(job)
+    job.do(effects.EnsureShared(revision))
+    job.tools = replace(job.tools, key=b"another")
+    job.do(effects.EnsureShared(revision))
+    secret = job.server.get("secret", token_name(job), "-n", job.namespace)
+    expected = token_of(b"another", job.observe().job.uid)
+    assert base64.b64decode(secret["data"]["token"]).decode() == expected
+
+
+def test_a_secret_of_somebody_else_is_neither_changed_nor_taken_along(job):
+    make = ("create", "secret", "generic", "words-token", "--from-literal=token=theirs")
+    job.server.kubectl(*make, "-n", job.namespace)
+    theirs = job.server.get("secret", "words-token", "-n", job.namespace)
+    job.do(effects.EnsureShared(accepted(job)))
+    assert job.server.get("secret", "words-token", "-n", job.namespace) == theirs
 
 
 @pytest.mark.parametrize(
@@ -170,7 +194,7 @@ def test_the_token_is_derived_from_the_jobs_uid(job):
         ("statefulset", "words-worker"),
         ("service", "words-coordinator"),
         ("service", "words-worker"),
-        ("secret", "words-token"),
+        ("secret", token_name),
         ("poddisruptionbudget", "words-worker"),
         ("networkpolicy", "words-job"),
         ("serviceaccount", "words-job"),
@@ -179,6 +203,7 @@ def test_the_token_is_derived_from_the_jobs_uid(job):
 def test_what_was_deleted_is_made_again(job, kind, name):
     revision = accepted(job)
     job.do(*all_of(revision))
+    name = name(job) if callable(name) else name
     job.server.kubectl("delete", kind, name, "-n", job.namespace)
     job.do(*all_of(revision))
     assert job.server.get(kind, name, "-n", job.namespace)["metadata"]["name"] == name
@@ -194,7 +219,7 @@ def test_what_was_just_seen_is_not_read_again_for_half_a_minute(job):
     job.server.kubectl("delete", "deployment", "words-coordinator", "-n", job.namespace)
     assert job.writes_of(*all_of(revision)) == ["PATCH words-coordinator"], "what is watched"
     clock[0] += SAME_KEPT_S
-    assert job.writes_of(*all_of(revision)) == [*TOKEN_ALONE, "PATCH words-worker"]
+    assert job.writes_of(*all_of(revision)) == [*token_alone(job), "PATCH words-worker"]
 
 
 def test_replicas_that_somebody_changed_are_set_back(job):
@@ -224,7 +249,7 @@ def test_another_default_image_touches_no_pod(job):
     job.tools = replace(
         job.tools, settings=replace(job.tools.settings, worker_image="registry.example/newer:2")
     )
-    assert job.writes_of(*all_of(revision)) == TOKEN_ALONE
+    assert job.writes_of(*all_of(revision)) == token_alone(job)
     assert job.find(DEPLOYMENTS, "words-coordinator") == before
 
 

@@ -22,7 +22,7 @@ STATEFUL_SET_HASH = "-" + "h" * 10
         names.coordinator(LONGEST),
         names.worker(LONGEST) + STATEFUL_SET_HASH,
         names.worker(LONGEST) + "-32767",
-        names.token(LONGEST),
+        names.token(LONGEST, "uid"),
         names.service_account(LONGEST),
         names.network_policy(LONGEST),
         names.revision(LONGEST, REVISION),
