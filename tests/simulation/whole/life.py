@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.simulation.operator.code import GOOD
 from tests.simulation.whole.simulation import Reconcile, Simulation
 
+from penstock.spec.orders import RequestPhase
 from penstock_operator.reconcile.job import reconcile
 
 
@@ -71,6 +72,12 @@ class Life:
         job = self.sim.cluster.job
         assert job is not None, type
         return next((c.status for c in job.status.conditions if c.type == type), None)
+
+    def asks(self, kind: str) -> bool:
+        """Whether an order of that kind is being carried out."""
+        leader = self.sim.cluster.answering()
+        requests = leader.status().requests if leader is not None else ()
+        return any((r.kind, r.phase) == (kind, RequestPhase.RUNNING) for r in requests)
 
     @property
     def step(self) -> str | None:

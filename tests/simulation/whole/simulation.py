@@ -72,6 +72,15 @@ class PersonOfAJob(Person):
         else:
             super().act()
 
+    def _wish_restore(self) -> None:
+        """As there, or a checkpoint that the log keeps."""
+        newest = self.cluster.store.newest
+        if newest is not None and newest.retained and self.rng.random() < 0.3:
+            path = self.rng.choice(newest.retained).path
+            self.spec["restore"] = {"from": path, "allowOlder": True}
+        else:
+            super()._wish_restore()
+
 
 class WholeOracles(Oracles):
     """Those of the operator's simulation that are about what people see."""
@@ -80,6 +89,12 @@ class WholeOracles(Oracles):
         """Remember what a stop publishes; output is the job's oracles'."""
         if entry.end is not None and entry.end.savepoint is not None:
             self._stops.add(entry.end.savepoint)
+
+    def _known_snapshots(self) -> set[str]:
+        """Checkpoints, too, as long as the log keeps them."""
+        newest = self._cluster.store.newest
+        kept = newest.retained if newest is not None else ()
+        return super()._known_snapshots() | {snapshot.path for snapshot in kept}
 
 
 class Simulation:
@@ -248,8 +263,8 @@ class Simulation:
                 self.world.note("somebody deletes the Deployment")
                 cluster.deployment, cluster.was_taken_apart = None, True
                 cluster.changed()
-            case 14 if cluster.job is not None and cluster.job.status.move is None:
-                self.world.note("the status is lost")  # a view, as long as nothing is intended
+            case 14 if cluster.job is not None:
+                self.world.note("the status is lost")
                 self.person.requests.add(f"receipts lost {self.second}")  # annotations stand
                 cluster.job.status = StreamJobStatus()
                 cluster.job.version += 1

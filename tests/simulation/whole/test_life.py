@@ -4,7 +4,7 @@ is exact at every step."""
 from pathlib import Path
 
 import pytest
-from tests.simulation.operator.code import CRASHES, GOOD, INCOMPATIBLE
+from tests.simulation.operator.code import CRASHES, DIES, GOOD, INCOMPATIBLE
 from tests.simulation.whole.life import Life
 from tests.simulation.whole.simulation import CALM_SEEDS
 
@@ -150,3 +150,18 @@ def test_a_mistake_in_the_spec_during_a_restart_does_not_bring_an_older_restore_
     sim.person._make_a_mistake()
     life.comes("the restart", lambda: life.attempt > attempt)
     assert sim.oracles.rewinds == rewinds
+
+
+def test_a_start_that_waits_for_workers_which_cannot_run_gives_way_to_a_version_that_can(
+    life: Life,
+):
+    """What was deleted left no end in the log: to take the start back is to end that run."""
+    life.wish(deletion={"policy": "Retain"})
+    life.rests()
+    life.checkpoints(2)
+    life.sim.person.delete()
+    life.is_gone()
+    life.wish(image=f"{DIES}:2")
+    life.comes("the order", lambda: life.asks("start"))
+    life.wish(image=f"{GOOD}:3")
+    life.rests()

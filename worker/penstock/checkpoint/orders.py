@@ -198,7 +198,7 @@ class Orders:
             self._out.answer(request_id, ok=True)  # there is nothing, and shall be nothing
         elif self._answers_as_ended(request_id):
             pass
-        elif entry is None or entry.end is not None:
+        elif entry is None or entry.end is not None or self._is_taken_back(order, entry):
             self._forget_opening("the start was cancelled while it waited for workers")
             self._out.answer(request_id, ok=True)
         else:
@@ -211,6 +211,13 @@ class Orders:
                 request_id=request_id,
                 deletes=not keeps,
             )
+
+    def _is_taken_back(self, order: told.CancelOrdered, entry: Entry) -> bool:
+        """Whether it is about a start that waits for workers. What ran before was left by somebody without
+        an end; to end it now would take the same workers, who may never come."""
+        opening = self._at.opening
+        is_ordered = opening is not None and opening.request_id not in (None, entry.request_id)
+        return is_ordered and self._at.phase is Phase.GATHERING and order.retain is not False
 
     def _drop_all(self, request_id: str, entry: Entry) -> None:
         """An ended job's checkpoints are not wanted any more."""
