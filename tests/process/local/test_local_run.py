@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,6 +258,73 @@ def test_what_is_wrong_with_the_state_to_go_on_from_is_told_and_nothing_runs(fol
     metadata.write_text("{}")
     with pytest.raises(Corrupt, match="is not the one that the job's log names"):
         run(local_run(folder, restore=metadata.parent.name))
+
+
+_SINK = """
+
+class Kept(FilesWriter):
+    def commit(self, transaction):
+        if Path("lose").exists():
+            for prepared in filter(Path.is_file, Path("out").rglob("*")):
+                prepared.unlink()
+        if Path("no-room").exists():
+            raise OSError(28, "No space left on device")
+        super().commit(transaction)
+
+class Files(sinks.Files):
+    def open(self, ctx):
+        return Kept(self._path, self._format, ctx, roll_ms=None)
+"""
+
+
+def with_a_sink_that_obeys_files(folder):
+    """What it has prepared vanishes while there is a file `lose`, and waits while there is `no-room`."""
+    imports = "from pathlib import Path\nfrom penstock.connectors.files_sink import FilesWriter\n"
+    job = imports + _JOB.replace("\ndef job", _SINK + "\ndef job").replace(
+        'sinks.Files("out', 'Files("out'
+    )
+    (folder / "counting_job.py").write_text(job)
+
+
+def test_a_job_whose_last_output_is_gone_has_not_finished_and_says_what_to_do(folder):
+    with_a_sink_that_obeys_files(folder)
+    (folder / "lose").touch()
+    for _ in range(2):  # once more it tries again, and ends
+        with pytest.raises(Corrupt, match="could not be committed") as told:
+            run(local_run(folder))
+        assert told.value.exit_code == 4
+        assert "put an empty file of this name there" in told.value.fix
+    (folder / "lose").unlink()
+    (gone,) = re.findall(r"\((\S+)\)", told.value.what)
+    Path(gone).touch()
+    assert run(local_run(folder)).ended is EndedAs.FINISHED
+    assert written(folder) == []
+
+
+def test_a_stop_ends_a_run_whose_output_cannot_be_committed_and_the_next_one_commits_it(folder):
+    with_a_sink_that_obeys_files(folder)
+    (folder / "no-room").touch()
+    local = local_run(folder)
+
+    async def stop_while_it_tries():
+        tried = asyncio.Event()
+
+        def look(status):
+            if status.uncommitted is not None:
+                tried.set()
+
+        running = asyncio.create_task(local.run(look))
+        await asyncio.wait_for(tried.wait(), 60)
+        with pytest.raises(Rejected):
+            await local.stop_with_savepoint()
+        await asyncio.wait_for(running, 60)
+
+    with pytest.raises(PenstockError, match="No space left") as told:
+        asyncio.run(stop_while_it_tries())
+    assert told.value.exit_code == 1
+    (folder / "no-room").unlink()
+    assert run(local_run(folder)).ended is EndedAs.FINISHED
+    assert sorted(written(folder)) == expected(LINES)
 
 
 @pytest.mark.parametrize(

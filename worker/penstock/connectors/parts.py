@@ -123,7 +123,7 @@ def vanished(where: str) -> Corrupt:
         "a file that was prepared is neither pending nor committed",
         where=where,
         fix="if a reader took it away after it was committed, put an empty file of this name there; "
-        "else its records are lost: restore an older snapshot",
+        "else its records are lost: put the empty file there, then restore an older snapshot",
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from penstock.checkpoint.log import recovery_point
-from penstock.core.errors import PenstockError, Rejected
+from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.core.log import Entry
 from penstock.runtime.coordinator_config import restart_strategy, storage_urls
 from penstock.runtime.job_storage import JobStorage, is_url
@@ -121,6 +121,8 @@ class _Run:
     broken: PenstockError | None = None
     savepoint: str | None = None
     status: JobStatus | None = None
+    is_given_up: bool = False
+    """Somebody who asked for a stop does not wait for output that cannot be committed yet."""
 
 
 class LocalRun:
@@ -146,7 +148,8 @@ class LocalRun:
 
         Raises:
             Rejected: it runs here already, or cannot be started, in a sentence that says what to do.
-            Corrupt: what it should go on from is damaged.
+            Corrupt: what it should go on from is damaged, or output that it had prepared is gone.
+            PenstockError: somebody ended it before all of its output could be committed.
         """
         storage = self.manifest.spec.checkpoints.storage or ""
         with register(self.job, f"{self.folder}:{storage}") as registration:
@@ -167,6 +170,9 @@ class LocalRun:
         Raises:
             Rejected: it was refused; the job runs on.
         """
+        await self._begun.wait()
+        if self._run is not None and self._run.status is not None:
+            self._run.is_given_up = self._run.status.phase is JobPhase.ENDING
         run = await self._running()
         order = StopOrder(request_id=f"stop-{run.id}", drain=drain)
         answer = await run.client.order("stop", order)
@@ -331,6 +337,8 @@ class LocalRun:
                     started.result()
                 status = run.status = await run.client.status()
                 on_status(status)
+                if error := _uncommitted(status, is_given_up=run.is_given_up):
+                    raise error
                 if started.done() and status.phase.is_end:
                     break
                 await asyncio.sleep(_POLL_S)
@@ -338,6 +346,8 @@ class LocalRun:
             started.cancel()
         status = run.status or before
         if run.cancelled.is_set() and not status.phase.is_end:
+            if error := _uncommitted(status, is_given_up=True):
+                raise error
             return await self._outcome(run, status, EndedAs.CANCELLED)
         if status.log_seq == before.log_seq:
             return await self._outcome(run, status, EndedAs.ALREADY_FINISHED)
@@ -410,6 +420,20 @@ class LocalRun:
     async def _cancel(self, run: _Run, order: CancelOrder) -> None:
         if run.ready.is_set():
             await run.client.order("cancel", order)
+
+
+def _uncommitted(status: JobStatus, *, is_given_up: bool) -> PenstockError | None:
+    """What a run ends with whose last output is not committed: at once where that is gone, since no
+    other try would find it; else when nobody waits for the next one."""
+    error = status.uncommitted
+    if error is None or not (error.damaged or is_given_up):
+        return None
+    kind = Corrupt if error.damaged else PenstockError
+    return kind(
+        f"the run has ended, and a part of its output could not be committed: {error.what}",
+        where=f"{status.name}, attempt {error.attempt}",
+        fix=f"{error.fix or 'mend what it tells'}; then run it again: it commits first what is left",
+    )
 
 
 def with_local_storage(manifest: StreamJob) -> StreamJob:
