@@ -1,5 +1,6 @@
 """What a supervisor hands to which child."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.core.errors import Corrupt, PenstockError
+from penstock.core.failure import Failure
 from penstock.core.ids import JobId, WorkerId
 from penstock.network import frames
 from penstock.network.control import ControlSocket
@@ -15,7 +18,9 @@ from penstock.runtime.job_storage import JobStorage
 from penstock.runtime.supervisor import Supervisor, SupervisorConfig
 from penstock.runtime.transfers import Brought, Uploader
 from penstock.spec.loading import load_manifest
+from penstock.storage.files import os_errors_translated
 from penstock.storage.memory import MemoryStore
+from penstock.storage.s3_errors import translated_code
 
 _MANIFEST = """
 apiVersion: penstock.dev/v1alpha1
@@ -66,6 +71,46 @@ def _prepare(*, commit_only: bool) -> frames.Prepare:
         graph={},
         commit_only=commit_only,
     )
+
+
+@pytest.mark.parametrize(
+    ("refused", "fatal"),
+    [
+        (translated_code("ExpiredToken", "", bucket="b", where="s3://b/x"), False),
+        (translated_code("AccessDenied", "", bucket="b", where="s3://b/x"), False),
+        (translated_code("NoSuchBucket", "", bucket="b", where="s3://b/x"), True),
+        (Corrupt("a file is damaged"), True),
+    ],
+)
+def test_what_storage_denies_while_state_is_fetched_does_not_end_the_job_and_damage_does(
+    supervisor: Supervisor, refused: PenstockError, *, fatal: bool
+) -> None:
+    assert _told_of(supervisor, refused).fatal is fatal
+
+
+def test_a_disk_that_is_full_while_state_is_fetched_does_not_end_the_job(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    with pytest.raises(PenstockError) as full, os_errors_translated(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    told = _told_of(supervisor, full.value)
+    assert (told.fatal, told.fix) == (False, full.value.fix)
+
+
+def _told_of(supervisor: Supervisor, refused: PenstockError) -> Failure:
+    """What the coordinator hears when the state of an attempt cannot be fetched."""
+    ours, theirs = socket.socketpair()
+    supervisor._coordinator = ControlSocket(ours)
+    plan = _prepare(commit_only=False)
+    child = ChildProcess(None, supervisor._coordinator)  # type: ignore[arg-type]
+    _begin(supervisor, child, plan)
+    supervisor._fetched(child, plan, refused)
+    heard = ControlSocket(theirs)
+    failed = heard.receive(5)
+    heard.close()
+    ours.close()
+    assert isinstance(failed, frames.Failed)
+    return failed.failure
 
 
 def test_asked_to_end_a_worker_lets_the_checkpoint_under_way_finish(

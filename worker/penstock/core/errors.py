@@ -58,6 +58,10 @@ class Outdated(Rejected):
     """The request was decided from a world that has gone on; look again, and decide anew."""
 
 
+class Denied(Rejected):
+    """Storage or a disk refuses; a person must change it there, and the same request may pass then."""
+
+
 class Retryable(PenstockError):
     """Not now; the world may have changed when it is tried again."""
 

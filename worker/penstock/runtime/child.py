@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.core.chains import worker_of
-from penstock.core.errors import Corrupt, PenstockError, Rejected
+from penstock.core.errors import PenstockError
 from penstock.core.graph import JobGraph
 from penstock.core.ids import ChannelId, JobId
 from penstock.network import frames
@@ -29,7 +29,7 @@ from penstock.network.port import Input, Output
 from penstock.runtime.assembly import Assembly, Surroundings
 from penstock.runtime.backends import local_directories
 from penstock.runtime.clock import Clock
-from penstock.runtime.failures import CannotCommit, UserError, failure_of
+from penstock.runtime.failures import CannotCommit, failure_of, is_for_good
 from penstock.runtime.mailbox import Mailbox
 from penstock.runtime.pdeathsig import die_with_parent
 from penstock.runtime.pod import TOKEN_VARIABLE
@@ -214,10 +214,7 @@ class Child:
 
     def _tell(self, plan: frames.Prepare, error: BaseException, *, is_running: bool) -> None:
         failure = failure_of(error, self._folder)
-        is_users = isinstance(error, UserError)
-        # What cannot be prepared now cannot be prepared the next time.
-        is_setup = isinstance(error, Rejected | Corrupt) and not is_users and not is_running
-        is_fatal = is_setup or isinstance(error, CannotCommit)
+        is_fatal = isinstance(error, CannotCommit) or (not is_running and is_for_good(error))
         self._control.send(frames.Failed(plan.attempt, replace(failure, fatal=is_fatal)))
 
 

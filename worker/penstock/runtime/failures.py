@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.core.errors import Corrupt, PenstockError, Rejected
+from penstock.core.errors import Corrupt, Denied, PenstockError, Rejected
 from penstock.core.failure import Failure
 from penstock.dataflow.nodes import Node
 from penstock.spec.tracebacks import author_lines, definition_lines, raised
@@ -48,6 +48,12 @@ class UserError(Exception):
         """Which of the operator's subtasks it was."""
         self.is_of_key = False
         """Whether the key function is to blame, not what the operator runs."""
+
+
+def is_for_good(error: BaseException) -> bool:
+    """Whether what could not be prepared cannot be the next time either: it is the job's own, or what
+    is stored is damaged. What storage or a disk denies follows the restart strategy."""
+    return isinstance(error, Rejected | Corrupt) and not isinstance(error, Denied)
 
 
 def with_place(error: UserError) -> BaseException:

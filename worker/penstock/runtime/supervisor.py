@@ -26,7 +26,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from penstock.core.errors import Corrupt, PenstockError, Rejected, Retryable
+from penstock.core.errors import PenstockError, Retryable
 from penstock.core.ids import AttemptNumber, WorkerId
 from penstock.network import frames
 from penstock.network.control import ControlSocket, connect
@@ -34,7 +34,7 @@ from penstock.network.frames import AnyFrame
 from penstock.runtime import pod, termination
 from penstock.runtime.backends import folder_in
 from penstock.runtime.children import ChildProcess, Children, start
-from penstock.runtime.failures import failure_of
+from penstock.runtime.failures import failure_of, is_for_good
 from penstock.runtime.job_storage import JobStorage, storage_of
 from penstock.runtime.logs import configure_logging, get_logger
 from penstock.runtime.orphans import reap_orphans
@@ -321,9 +321,7 @@ class Supervisor:
             ready = msgspec.structs.replace(plan, fetched=fetched.paths)
             child.begin(ready, fetched.fetched_bytes)
             return
-        failure = replace(
-            failure_of(fetched, self._config.folder), fatal=isinstance(fetched, Rejected | Corrupt)
-        )
+        failure = replace(failure_of(fetched, self._config.folder), fatal=is_for_good(fetched))
         self._tell(frames.Failed(plan.attempt, failure))
 
     # ── children ─────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from penstock.core.errors import PenstockError, Rejected, Retryable
+from penstock.core.errors import Denied, PenstockError, Rejected, Retryable
 from penstock.storage.store import Stored
 
 BLOCK_BYTES = 1 << 20
@@ -66,13 +66,13 @@ def os_errors_translated(path: Path) -> Iterator[None]:
 def _translated(e: OSError, where: str) -> PenstockError:
     reason = e.strerror or str(e)
     if e.errno in _FULL:
-        return Rejected(
+        return Denied(
             "the disk is full",
             where=where,
             fix="free some space, or choose storage on another disk",
         )
     if e.errno in _FORBIDDEN:
-        return Rejected(
+        return Denied(
             f"not allowed to use this file or folder: {reason}",
             where=where,
             fix=f"let user {os.getuid()} read and write it, or choose another folder",

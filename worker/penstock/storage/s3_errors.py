@@ -1,4 +1,4 @@
-"""What an S3 error means to the caller: a person must change something, or try again."""
+"""What an S3 error means to the caller: a person must change the request or the store, or try again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from penstock.core.errors import PenstockError, Rejected, Retryable
+from penstock.core.errors import Denied, PenstockError, Rejected, Retryable
 
 _REFUSED = {
     "403",  # HEAD has no body, hence no code
@@ -78,7 +78,7 @@ def translated(e: ClientError | BotoCoreError, *, bucket: str, where: str) -> Pe
             http_status=status(e),
         )
     if isinstance(e, (NoCredentialsError, PartialCredentialsError)):
-        return Rejected(
+        return Denied(
             f"S3 credentials are missing: {e}",
             where=where,
             fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
@@ -106,20 +106,20 @@ def translated_code(
             fix="create it, or correct the URL of the storage; Penstock creates no buckets",
         )
     if code == "RequestTimeTooSkewed":
-        return Rejected(
+        return Denied(
             "S3 refuses requests because the clocks differ",
             where=where,
             fix="set the clock of this machine",
         )
     if code in _REFUSED or http_status in {401, 403}:
-        return Rejected(
+        return Denied(
             f"S3 credentials are refused ({told})",
             where=where,
             fix="check the access key and its rights: GetObject, PutObject, DeleteObject, "
             "AbortMultipartUpload and ListBucket are needed",
         )
     if code in _FULL or http_status == 507:
-        return Rejected(
+        return Denied(
             f"the object store is full ({told})",
             where=where,
             fix="free some space or raise the quota",
