@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import penstock
 from penstock import Rejected, Retryable
-from penstock.core.errors import Corrupt
-from penstock.core.ids import ChannelId, OperatorId
+from penstock.core.errors import Corrupt, Denied
+from penstock.core.ids import ChannelId, OperatorId, SubtaskId
 from penstock.core.keygroups import KeyGroupRange, owned_range
 from penstock.core.keygroups import key_group as group_of
 from penstock.core.keys import encode_key
@@ -27,6 +27,7 @@ from penstock.runtime.failures import CannotCommit, UserError, failure_of
 from penstock.runtime.functions import begin_function, keyed_specs
 from penstock.runtime.mailbox import commit_all
 from penstock.runtime.stages import STATELESS, KeyedStage, ProcessStage, fan
+from penstock.runtime.task import Task, Wiring
 from penstock.state.heap import open_heap
 from penstock.state.keyed import KeyedStates
 
@@ -450,6 +451,17 @@ def test_a_sink_commits_up_to_a_checkpoint_and_keeps_the_rest():
     assert pending(stage.snapshot(3)) == [(2, "b")]
 
 
+def test_what_storage_denies_a_sink_is_no_records_fault(monkeypatch):
+    desk, stage = sink()
+
+    def denied(records):
+        raise Denied("the token has expired")
+
+    monkeypatch.setattr(desk, "write", denied)
+    with pytest.raises(Denied):
+        stage(["a"])
+
+
 def test_what_a_given_up_checkpoint_prepared_is_committed_with_the_next():
     desk, stage = sink()
     stage(["a"])
@@ -552,3 +564,23 @@ def test_a_source_that_cannot_tell_what_is_unread_says_nothing_of_it(tmp_path):
     found = stage.metrics()
     assert (found.unread_files, found.unread_bytes) == (None, None)
     stage.close()
+
+
+@pytest.mark.parametrize(
+    ("refused", "told"), [(Rejected("no line"), UserError), (Denied("expired"), Denied)]
+)
+def test_a_source_that_is_denied_what_it_reads_has_met_no_record_that_cannot_be_read(
+    monkeypatch, tmp_path, refused, told
+):
+    stage = source_stage(penstock.sources.Generator(lambda i, r: i, count=3), tmp_path)
+    task = Task(
+        Wiring(SubtaskId(stage.node.id, 0), {stage.node.id: stage}, [], [], {}, {}, tmp_path)
+    )
+
+    def refuse(limit):
+        raise refused
+
+    monkeypatch.setattr(stage.reader, "poll", refuse)
+    with pytest.raises(told):
+        task.step()
+    task.close()

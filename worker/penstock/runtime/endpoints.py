@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from penstock.core.descriptors import StateKind
-from penstock.core.errors import Corrupt, Retryable
+from penstock.core.errors import Corrupt, Denied, Retryable
 from penstock.core.snapshots import SINK_PENDING, OperatorRestore
 from penstock.dataflow.connector import HasBacklog, Reader, SourceState, Writer
 from penstock.dataflow.nodes import SOURCE_KNOWN, SOURCE_POSITION, Node
@@ -78,7 +78,7 @@ class SinkStage(Stage):
         self.records_in += len(values)
         try:
             self.writer.write(values)
-        except (OSError, Retryable, Corrupt):
+        except (OSError, Retryable, Corrupt, Denied):
             raise  # the world's, not a record's
         except Exception as e:
             if isinstance(e.__cause__, OSError):

@@ -16,7 +16,7 @@ from typing import Any
 
 from penstock.checkpoint.alignment import Alignment
 from penstock.core.descriptors import StateKind
-from penstock.core.errors import Rejected
+from penstock.core.errors import Denied, Rejected
 from penstock.core.handles import KeyedHandle, SubtaskSnapshot
 from penstock.core.ids import CheckpointId, OperatorId, SubtaskId
 from penstock.core.records import END_OF_INPUT, Barrier, Batch, EndOfInput, Watermark
@@ -138,6 +138,8 @@ class Task:
             return False
         try:
             polled = self._source.reader.poll(POLL_RECORDS)
+        except Denied:
+            raise  # the world's, not a record's
         except Rejected as e:  # a record that cannot be read, the next time neither
             unread = UserError(self._source.node)
             unread.position = e.where
