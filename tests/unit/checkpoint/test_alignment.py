@@ -59,6 +59,15 @@ def test_an_abort_lets_waiting_channels_go_on():
     assert alignment.barrier(B, 1) is None
 
 
+def test_a_barrier_that_comes_after_the_abort_of_its_checkpoint_blocks_no_channel():
+    alignment = Alignment([A, B])
+    alignment.barrier(A, 1)
+    alignment.abort(1)
+    assert alignment.barrier(B, 1) is None
+    assert not alignment.blocked(B)
+    assert alignment.barrier(A, 1) is None
+
+
 def test_an_abort_of_an_older_checkpoint_leaves_the_newer_one_alone():
     alignment = Alignment([A, B])
     alignment.barrier(A, 2)

@@ -115,6 +115,18 @@ def test_a_paused_coordinator_loses_also_after_its_number_was_trimmed(new):
     assert a.phase is Phase.STOOD_DOWN
 
 
+def test_who_gathers_workers_for_the_next_attempt_deletes_nothing_of_the_one_that_still_writes(new):
+    a = new().run()
+    a.wait(10_000)
+    acks = [a.ack(a.last(do.Trigger), subtask) for subtask in a.subtasks]
+    b = a.crash(workers=0)
+    assert not [e for e in b.say(*acks) if isinstance(e, do.DeleteFiles)]
+    a.say(*acks)
+    assert a.job.entry.kind is EntryKind.COMPLETED
+    files = a.manifest(f"{JOB}/chk-1/_metadata").files()
+    assert all(f"{JOB}/{file.path}" in a.store.objects for file in files)
+
+
 def test_who_lost_does_nothing_any_more(new):
     a = new().run()
     a.held = {do.Append}

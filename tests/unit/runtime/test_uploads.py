@@ -177,6 +177,40 @@ def test_what_the_base_has_is_referenced_and_not_uploaded_again(scene: Scene):
     assert not shared & set(second.files)
 
 
+def test_a_part_builds_on_its_base_and_not_on_one_that_was_given_up_since(scene: Scene):
+    scene.uploads.triggered(trigger(1))
+    scene.uploads.snapshotted(scene.part(1))
+    scene.beside.do()
+    scene.uploads.completed(CheckpointId(1))
+    both = {"a.sst": "rows", "b.sst": "more"}
+    scene.uploads.triggered(trigger(2, base=1))
+    scene.uploads.snapshotted(scene.part(2, **both))
+    scene.beside.do()
+    given_up = scene.told[-1]
+    assert isinstance(given_up, frames.Acked)
+    scene.store.delete(given_up.files)  # as the coordinator does
+    scene.uploads.triggered(trigger(3, base=1))
+    scene.uploads.snapshotted(scene.part(3, **both))
+    scene.beside.do()
+    third = scene.told[-1]
+    assert isinstance(third, frames.Acked)
+    keyed = third.parts[COUNTS].snapshot.keyed
+    assert keyed is not None
+    assert {f"{JOB}/{file.path}" for file in keyed.files} <= set(scene.stored)
+    assert third.bytes_new == len("more")
+
+
+def test_a_file_of_a_known_name_with_another_length_is_uploaded(scene: Scene):
+    for n, content in ((1, "rows"), (2, "other rows")):
+        scene.uploads.triggered(trigger(n, base=n - 1))
+        scene.uploads.snapshotted(scene.part(n, **{"a.sst": content}))
+        scene.beside.do()
+        scene.uploads.completed(CheckpointId(n))
+    second = scene.told[-1]
+    assert isinstance(second, frames.Acked)
+    assert second.bytes_new == len("other rows")
+
+
 def test_a_base_older_than_the_newest_completed_is_known_no_more(scene: Scene):
     for n in (1, 2):
         scene.uploads.triggered(trigger(n))
