@@ -25,6 +25,8 @@ from penstock_operator.reconcile.observed import (
 from penstock_operator.resources.names import LABEL_REVISION
 from penstock_operator.resources.status import SavepointSpec, SavepointStatus
 
+_NOT_FOUND = "ContainerStatusUnknown"
+"""What the kubelet writes of a container that it has not seen end."""
 _ORDINAL = re.compile(r"-(\d+)$")
 
 
@@ -153,6 +155,7 @@ def report(manifest: Manifest) -> Report:
         verdict=_verdict(termination.get("message")) if has_ended else None,
         waiting=waiting,
         message=message,
+        has_run=not has_ended or _has_run(status),
     )
 
 
@@ -221,6 +224,18 @@ def _termination(status: Mapping[str, Any]) -> Mapping[str, Any]:
             if ended and (ended.get("message") or ended.get("exitCode")):
                 return ended
     return {}
+
+
+def _has_run(status: Mapping[str, Any]) -> bool:
+    """Whether our container ended, or an init container that kept it from beginning: not a pod that
+    waited for its image, was evicted or lost its node."""
+    ours = (c for c in status.get("containerStatuses", []) if c["name"] == names.CONTAINER)
+    ends = [c.get("state", {}).get("terminated") or {} for c in ours]
+    before = (
+        c.get("state", {}).get("terminated") or {} for c in status.get("initContainerStatuses", [])
+    )
+    ends += [ended for ended in before if ended.get("exitCode")]
+    return any(ended and ended.get("reason") != _NOT_FOUND for ended in ends)
 
 
 def _ours_first(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -128,6 +128,8 @@ class Report:
     verdict: Mapping[str, Any] | None = None
     waiting: str | None = None
     message: str | None = None
+    has_run: bool = True
+    """Whether a container of it ever began, as far as one that has ended tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,8 @@ def _stall(turn: Turn) -> Stall | None:
     if view is not None and view.to == job.revision == status.failed_revision:
         if view.step == upgrade.ROLLED_BACK:
             return Stall("RolledBack", view.reason or "the new version did not run")
+        if view.step == upgrade.CHECK_FAILED:
+            return Stall("CheckFailed", view.reason or "the new version could not be checked")
         if view.step == upgrade.REFUSED:
             return Stall("StateIncompatible", view.reason or "the new version does not fit")
     if job.revision is not None and job.revision == status.failed_revision != status.revision:
@@ -275,6 +277,8 @@ def _state_compatible(turn: Turn) -> Finding:
     view, move = status.upgrade, status.move
     if view is not None and view.step == upgrade.REFUSED and view.to == turn.job.revision:
         return _finding(kind, False, Stall("Incompatible", view.reason or ""))
+    if view is not None and view.step == upgrade.CHECK_FAILED and view.to == turn.job.revision:
+        return _finding(kind, None, Stall("CheckFailed", view.reason or ""))
     if move is not None and (move.kind, move.step) == (MoveKind.UPGRADE, Step.CHECKING):
         reason = "ImagePull" if checking.is_waiting_for_image(turn) else "Checking"
         return _finding(kind, None, Stall(reason, turn.waits_for or "the new version is checked"))

@@ -190,6 +190,21 @@ def test_a_pod_that_reported_nothing_says_how_it_ended(status, message):
     assert (found.has_ended, found.verdict, found.message) == (True, None, message)
 
 
+@pytest.mark.parametrize(
+    ("status", "has_run"),
+    [
+        ({"containerStatuses": [container(ended(None, 137, "OOMKilled"))]}, True),
+        ({"containerStatuses": [container(ended(None, 137, "ContainerStatusUnknown"))]}, False),
+        ({"containerStatuses": [container({"waiting": {"reason": "ImagePullBackOff"}})]}, False),
+        ({"reason": "Evicted"}, False),
+        ({"initContainerStatuses": [container(ended(None, 1, "Error"))]}, True),
+        ({"initContainerStatuses": [container(ended(None, 0, "Completed"))]}, False),
+    ],
+)
+def test_a_pod_that_never_ran_our_container_is_told_from_one_that_failed(status, has_run):
+    assert check(phase="Failed", **status).has_run is has_run
+
+
 def test_a_report_that_is_no_json_object_is_no_verdict():
     for text in ("[1]", "Killed", ""):
         found = check(phase="Failed", containerStatuses=[container(ended(text, 1))])

@@ -15,6 +15,7 @@ from penstock_operator.reconcile.turn import Turn
 
 LATEST = "latest"
 _TRIES_MAX = 3
+_AFTER_NO_RUN = timedelta(minutes=1)
 _CLOCKS_DIFFER = timedelta(seconds=2)
 _NOT_A_VERDICT = frozenset({1, 3, 4})
 """Exit codes of a pod that could not say: something unexpected, the store is away, damage (of a
@@ -23,10 +24,11 @@ checkpoint that was dropped meanwhile)."""
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether it fits, and why not."""
+    """Whether it fits, and why not. `is_known` False: no check came to an end that says so."""
 
     fits: bool
     sentence: str
+    is_known: bool = True
 
 
 def check(turn: Turn, revision: str, *, against: str | None) -> Verdict | None:
@@ -75,8 +77,12 @@ def _verdict(turn: Turn, report: Report) -> Verdict | None:
     else:
         sentence = facts.sentence_of(dict(told)) or "it does not fit"
     may_differ = told is None or (code in _NOT_A_VERDICT and "fits" not in told)
+    if not report.has_run:  # a registry or a node is away: that says nothing of the version
+        turn.note(not_before=turn.now + _AFTER_NO_RUN, error=f"the check did not run: {sentence}")
+        turn.wait("the check is run again")
+        return None
     if may_differ and (code == 3 or move.tries < _TRIES_MAX):
         turn.try_again(timedelta(seconds=10))
         turn.wait(f"the check is run again: {sentence}")
         return None
-    return Verdict(False, sentence)
+    return Verdict(False, sentence, is_known=not may_differ)

@@ -27,6 +27,7 @@ from penstock_operator.resources.status import (
 )
 
 REFUSED, FAILED, STABLE, ROLLED_BACK = "Refused", "Failed", "Stable", "RolledBack"
+CHECK_FAILED = "CheckFailed"
 """How an upgrade ends, in `status.upgrade.step` and in the history."""
 
 
@@ -125,11 +126,16 @@ def check(turn: Turn) -> None:
     if verdict.fits:
         _step(turn, Step.STOPPING, "the new version can go on; the old one is stopped")
     else:
+        outcome, said = (
+            (REFUSED, "cannot go on from the job's state")
+            if verdict.is_known
+            else (CHECK_FAILED, "could not be checked")
+        )
         turn.update(failed_revision=move.to_revision)
-        _tell(turn, step=REFUSED, reason=verdict.sentence, finished_at=turn.now)
+        _tell(turn, step=outcome, reason=verdict.sentence, finished_at=turn.now)
         turn.finish(
-            REFUSED,
-            f"revision {move.to_revision} cannot go on from the job's state: {verdict.sentence}; "
+            outcome,
+            f"revision {move.to_revision} {said}: {verdict.sentence}; "
             f"the old one stays. Change the spec, or annotate {ANNOTATION_RETRY} to try it again",
             phase=Phase.PENDING if move.way is StopWay.NOTHING else Phase.RUNNING,
             is_warning=True,
@@ -150,10 +156,15 @@ def _against(turn: Turn, spec: StreamJobSpec) -> str | None:
 
 def _tell_about_image(turn: Turn, spec: StreamJobSpec) -> None:
     """The old version runs on while the check waits, for its image or a node; that is told."""
-    report = turn.observed.check
-    if report is None or report.has_ended or report.waiting is None:
+    report, move = turn.observed.check, turn.move
+    error = move.error if move is not None else None
+    if report is None or report.has_ended:
+        if error is not None:
+            turn.stall = Stall("CheckWaits", error)
         return
-    if turn.now - report.created_at > facts.IMAGE_GRACE:
+    if report.waiting is None:
+        return
+    if error is not None or turn.now - report.created_at > facts.IMAGE_GRACE:
         said = f": {facts.shortened(report.message)}" if report.message else ""
         if checking.is_waiting_for_image(turn):
             turn.stall = Stall("ImagePull", f"the image {spec.image} cannot be pulled{said}")

@@ -742,6 +742,41 @@ def test_parallelism_that_changes_with_the_code_is_one_upgrade(running):
     assert "RescaleBegan" not in running.told()
 
 
+def end_checks(world, **how):
+    """Every check pod that is there has ended, without a verdict."""
+    world.checks = {k: replace(c, has_ended=True, **how) for k, c in world.checks.items()}
+
+
+def test_a_check_whose_container_never_ran_is_no_verdict_however_often(running):
+    old, running.verdict = running.revision, None
+    running.apply(image="words:2")
+    for _ in range(400):
+        running.turn(each=timedelta(seconds=30))
+        end_checks(running, has_run=False, message="Pod was active longer than its deadline")
+    assert running.status.failed_revision is None
+    assert running.status.move.step is Step.CHECKING
+    assert running.condition("Stalled") == ("True", "CheckWaits")
+    assert running.log.revision == old
+    assert len([e for e in running.done if isinstance(e, do.RunCheck)]) > 10
+    running.verdict = {"fits": True}
+    running.checks.clear()
+    running.turn(10, each=timedelta(seconds=30))
+    running.settle()
+    assert running.status.stable_revision == running.revision
+
+
+def test_a_check_that_dies_without_a_word_is_told_as_that_and_not_as_incompatible(running):
+    old, running.verdict = running.revision, None
+    running.apply(image="words:2")
+    for _ in range(60):
+        running.turn(each=timedelta(seconds=10))
+        end_checks(running, message="OOMKilled, exit code 137")
+    assert running.status.failed_revision == running.revision
+    assert running.condition("Stalled") == ("True", "CheckFailed")
+    assert running.condition("StateCompatible") == ("Unknown", "CheckFailed")
+    assert running.log.revision == old
+
+
 def test_a_check_of_another_version_makes_room(running):
     stale = Report("old-check", "uid-old", "another", "latest", running.now, has_ended=False)
     running.apply(image="words:2")
