@@ -170,13 +170,16 @@ class Kube:
         path = EVENTS.path(event["metadata"]["namespace"])
         return self._ask("POST", path, body=event)
 
-    def apply(self, manifest: Manifest) -> Manifest:
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Server-side apply: the object has these fields afterwards, whoever had them before."""
         metadata = manifest["metadata"]
+        query = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
         return self._ask(
             "PATCH",
             resource_of(manifest).path(metadata["namespace"], metadata["name"]),
-            query={"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"},
+            query=query,
             body=manifest,
             content_type="application/apply-patch+yaml",
         )

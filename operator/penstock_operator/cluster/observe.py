@@ -117,7 +117,8 @@ class Observer:
         stateful_set = self._find(STATEFUL_SETS, key, names.worker(key.name), uid)
         claims = self._list(CLAIMS, key, Role.WORKER)
         savepoints = self._savepoints(key.namespace)
-        job = self._job(manifest, {record.revision for _, record in records})
+        recorded = {record.revision for _, record in records}
+        job = self._job(manifest, recorded, deployment, stateful_set)
         status, unreachable = self._ask(key, deployment, by_role[Role.COORDINATOR])
         reports = [facts.report(p) for p in by_role[Role.CHECK] if not facts.is_deleting(p)]
         observed = Observed(
@@ -160,7 +161,13 @@ class Observer:
         found = (facts.savepoint(s) for s in self._kube.list(SAVEPOINTS, namespace))
         return {s.name: s for s in found if s is not None}
 
-    def _job(self, manifest: Manifest, recorded: set[str]) -> JobObject:
+    def _job(
+        self,
+        manifest: Manifest,
+        recorded: set[str],
+        deployment: Manifest | None,
+        stateful_set: Manifest | None,
+    ) -> JobObject:
         metadata = manifest["metadata"]
         job = Job(metadata["namespace"], metadata["name"], metadata["uid"])
         deleted_at = facts.time_of(metadata.get("deletionTimestamp"))
@@ -171,7 +178,7 @@ class Observer:
         revision = revision_of(spec) if spec is not None else None
         if spec is not None and revision not in recorded and deleted_at is None:
             assert revision is not None
-            if refused := self._refused(job, spec, revision):
+            if refused := self._refused(job, spec, revision, (deployment, stateful_set)):
                 spec, revision, mistakes = None, None, refused
         return JobObject(
             uid=job.uid,
@@ -192,20 +199,29 @@ class Observer:
         found = self._kube.find(NAMESPACES, None, namespace)
         return found is None or facts.is_deleting(found)
 
-    def _refused(self, job: Job, spec: StreamJobSpec, revision: str) -> tuple[str, ...]:
-        """What the API server would say to the pods of a new revision.
-
-        Raises:
-            Forbidden: it is not about the pods, but about a right or a quota.
-        """
+    def _refused(
+        self,
+        job: Job,
+        spec: StreamJobSpec,
+        revision: str,
+        live: tuple[Manifest | None, Manifest | None],
+    ) -> tuple[str, ...]:
+        """What the API server would say to the pods of a new revision."""
         if self._memory.was_tried(job.uid, revision):
             return ()
-        mistakes = tuple(self._dry_run(job, spec, revision))
+        mistakes = tuple(self._dry_run(job, spec, revision, *live))
         if not mistakes:
             self._memory.remember_tried(job.uid, revision)
         return mistakes
 
-    def _dry_run(self, job: Job, spec: StreamJobSpec, revision: str) -> Iterator[str]:
+    def _dry_run(
+        self,
+        job: Job,
+        spec: StreamJobSpec,
+        revision: str,
+        deployment: Manifest | None,
+        stateful_set: Manifest | None,
+    ) -> Iterator[str]:
         settings = self._settings
         record = Record.of(
             job,
@@ -216,20 +232,38 @@ class Observer:
         )
         claims = workers.claim_templates(job, spec.worker.volume)
         rendered = {
-            "coordinator": coordinator.deployment(job, revision, record.coordinator),
-            "worker": workers.stateful_set(
-                job, revision, record.worker, replicas=spec.parallelism, claims=claims
+            "coordinator": (
+                coordinator.deployment(job, revision, record.coordinator),
+                deployment,
+            ),
+            "worker": (
+                workers.stateful_set(
+                    job, revision, record.worker, replicas=spec.parallelism, claims=claims
+                ),
+                stateful_set,
             ),
         }
-        for part, manifest in rendered.items():
-            # Under a name that is free: one of that name may run, and must not be compared with.
-            manifest["metadata"]["generateName"] = manifest["metadata"].pop("name") + "-"
+        for part, (manifest, live) in rendered.items():
             try:
-                self._kube.create(manifest, dry_run=True)
-            except Forbidden:
-                raise
+                self._try(manifest, live)
             except Rejected as e:
                 yield f"spec.{part}: its pods are refused by the API server: {e.what}"
+
+    def _try(self, manifest: Manifest, live: Manifest | None) -> None:
+        """Under a name that is free: one of that name may run, and must not be compared with."""
+        name = manifest["metadata"].pop("name")
+        manifest["metadata"]["generateName"] = f"{name}-"
+        try:
+            self._kube.create(manifest, dry_run=True)
+        except Forbidden:
+            if live is None:
+                raise
+            # A quota has no room for a second one; what will be done is a patch of the first.
+            del manifest["metadata"]["generateName"]
+            manifest["metadata"]["name"] = name
+            if "volumeClaimTemplates" in manifest["spec"]:
+                manifest["spec"]["volumeClaimTemplates"] = facts.claim_templates(live)
+            self._kube.apply(manifest, dry_run=True)
 
     def _ask(
         self, key: JobKey, deployment: Manifest | None, pods: list[Manifest]

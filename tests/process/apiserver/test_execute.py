@@ -1,12 +1,20 @@
 """Every effect on a real API server: carried out twice it is the same; what was changed is repaired."""
 
 import base64
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.process.apiserver.deeds import KEY, SPEC, WORKER_IMAGE, make_bench, playing_coordinator
+from tests.process.apiserver.deeds import (
+    KEY,
+    SPEC,
+    WORKER_IMAGE,
+    eventually,
+    make_bench,
+    playing_coordinator,
+)
 
 from penstock.core.errors import Rejected, Retryable
 from penstock.spec.orders import RefusalKind, SavepointOrder
@@ -631,3 +639,39 @@ def test_a_job_without_storage_is_told_what_to_write(bench):
     assert bench.observe().observed.job.mistakes == (
         "spec.checkpoints.storage: is missing; on a cluster write s3://bucket/folder",
     )
+
+
+def allow_deployments(job, number: int) -> None:
+    """A quota, counted as its controller does; the API server notices it after a moment."""
+    hard = {"count/deployments.apps": str(number)}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few", "namespace": job.namespace},
+        "spec": {"hard": hard},
+    }
+    job.server.kubectl("apply", "-f", "-", given=quota)
+    counted = json.dumps({"status": {"hard": hard, "used": hard}})
+    where = ("-n", job.namespace, "--subresource=status", "--type=merge")
+    job.server.kubectl("patch", "resourcequota", "few", *where, "-p", counted)
+    another = ("create", "deployment", "another", "--image=x", "--dry-run=server")
+    eventually(lambda: job.server.kubectl(*another, "-n", job.namespace, check=False).returncode)
+
+
+def test_pods_that_a_quota_forbids_are_a_mistake_of_the_spec(job):
+    allow_deployments(job, 0)
+    (mistake,) = job.observe().observed.job.mistakes
+    assert mistake.startswith("spec.coordinator: its pods are refused by the API server: ")
+    assert "exceeded quota" in mistake
+
+
+def test_a_quota_that_the_jobs_own_workloads_fill_refuses_no_new_revision(job):
+    job.do(*all_of(accepted(job)))
+    allow_deployments(job, 1)
+    job.patch({"spec": {"image": "words:2", "worker": {"volume": {"size": "20Gi"}}}})
+    seen = job.observe().observed.job
+    assert seen.mistakes == ()
+    assert seen.spec.image == "words:2"
+    job.patch({"spec": {"worker": {"resources": {"requests": {"cpu": "many"}}}}})
+    (mistake,) = job.observe().observed.job.mistakes
+    assert mistake.startswith("spec.worker: its pods are refused by the API server: ")

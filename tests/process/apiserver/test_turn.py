@@ -90,6 +90,21 @@ def test_what_a_person_must_change_is_told_by_an_event(bench, key):
     assert "choose another name" in message
 
 
+def test_what_cannot_be_seen_is_told_by_an_event_too(bench, key, monkeypatch):
+    bench.make()
+    ask = bench.kube._ask
+
+    def refused(method, path, **more):
+        if path.endswith("/pods"):
+            raise Forbidden("no right to list pods", where=path, fix="see its rights")
+        return ask(method, path, **more)
+
+    monkeypatch.setattr(bench.kube, "_ask", refused)
+    with pytest.raises(Forbidden):
+        turns_of(bench).turn(key)
+    assert events(bench) == [("ReconcileFailed", "no right to list pods. see its rights")]
+
+
 def test_a_namespace_that_goes_is_no_error(bench, key):
     bench.make()
     revision = bench.observe().observed.job.revision

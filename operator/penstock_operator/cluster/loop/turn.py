@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from penstock.core.errors import PenstockError, Retryable
 from penstock_operator.cluster.events import About
 from penstock_operator.cluster.execute import SchemaTooOld, Tools, execute
-from penstock_operator.cluster.kube import Conflict, Forbidden, NamespaceGoes
+from penstock_operator.cluster.kube import STREAM_JOBS, Conflict, Forbidden, NamespaceGoes
 from penstock_operator.cluster.loop import leaving, orphans
 from penstock_operator.cluster.loop.metrics import Metrics
 from penstock_operator.cluster.loop.schema import SchemaGate
 from penstock_operator.cluster.observe import JobKey, Observer, Seen
+from penstock_operator.manifests.names import Job
 from penstock_operator.reconcile.effects import Announce, Decision
 from penstock_operator.reconcile.observed import Observed
 
@@ -70,7 +72,7 @@ class Turns:
         if (why := self._schema.objection()) is not None:
             self._tools.log.error("nothing is done", error=why)
             return IDLE, "schema too old"
-        seen = self._observer.observe(key)
+        seen = self._observed(key)
         if seen is None:
             self._metrics.gone(key)
             if (uid := self._uids.pop(key, None)) is not None:
@@ -87,13 +89,25 @@ class Turns:
         except Retryable:
             raise
         except PenstockError as e:
-            self._tell(seen, e)
+            self._tell(seen.job, e)
             if isinstance(e, SchemaTooOld):
                 return IDLE, "schema too old"
             raise
         return decision.look_again, "done"
 
-    def _tell(self, seen: Seen, error: PenstockError) -> None:
+    def _observed(self, key: JobKey) -> Seen | None:
+        try:
+            return self._observer.observe(key)
+        except Retryable:
+            raise
+        except PenstockError as e:
+            with suppress(PenstockError):
+                if found := self._tools.kube.find(STREAM_JOBS, key.namespace, key.name):
+                    uid = found["metadata"]["uid"]
+                    self._tell(Job(key.namespace, key.name, uid), e)
+            raise
+
+    def _tell(self, job: Job, error: PenstockError) -> None:
         """What a person must change is told where a person looks."""
         told = Announce("ReconcileFailed", ". ".join(filter(None, (error.what, error.fix))), True)
-        self._tools.recorder.tell(About.of(seen.job), told)
+        self._tools.recorder.tell(About.of(job), told)
