@@ -127,6 +127,7 @@ class Script:
 
     answers: list[tuple[int, str] | str]
     requests: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     url: str = ""
     silence_over: threading.Event = field(default_factory=threading.Event)
 
@@ -143,7 +144,7 @@ def server_that_answers(*answers: tuple[int, str] | str) -> Iterator[Script]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            script.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             answer = script.next(f"{self.command} {self.path}")
             if answer == "silence":
                 script.silence_over.wait(30)
@@ -254,6 +255,18 @@ def test_one_object_that_cannot_be_deleted_fails_the_whole_batch(
     ):
         store_at(script.url).delete(["job/a", "job/b"])
     assert e.value.where == "s3://bucket/job/b"
+
+
+def test_nothing_is_deleted_before_the_first_which_may_name_the_others():
+    error = "<Error><Key>job/_metadata</Key><Code>SlowDown</Code><Message>no</Message></Error>"
+    with server_that_answers((200, f"<DeleteResult>{error}</DeleteResult>")) as script:
+        with pytest.raises(Retryable):
+            store_at(script.url).delete(["job/_metadata", "job/a", "job/b"])
+        assert len(script.bodies) == 1
+        assert b"job/a" not in script.bodies[0]
+        script.answers = [(200, "<DeleteResult/>")]
+        store_at(script.url).delete(["job/_metadata", "job/a", "job/b"])
+        assert [b"job/b" in body for body in script.bodies] == [False, False, True]
 
 
 def test_a_batch_in_which_one_object_is_gone_already_is_deleted():

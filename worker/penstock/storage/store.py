@@ -94,7 +94,10 @@ class Store(Protocol):
         ...
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete objects; one that is not there is no error."""
+        """Delete objects; one that is not there is no error.
+
+        The first is gone before any other goes: it may be what names them.
+        """
         ...
 
     def upload(self, path: str, file: Path) -> Stored:
