@@ -39,8 +39,10 @@ from penstock_operator.reconcile.observed import (
     JobObject,
     Observed,
     PodPhase,
+    Revision,
     SavepointObject,
 )
+from penstock_operator.resources.names import LABEL_REVISION
 from penstock_operator.resources.status import StreamJobStatus
 from penstock_operator.resources.streamjob import read_spec
 
@@ -108,9 +110,7 @@ class Observer:
             for r in self._list(REVISIONS, key, Role.REVISION)
             if facts.controller_of(r).get("uid") == uid
         ]
-        records = sorted(
-            ((facts.revision(r), Record.read(r)) for r in revisions), key=lambda r: r[0].number
-        )
+        records = _records(manifest, revisions)
         pods = self._kube.list(PODS, key.namespace, labels=names.selector_text(key.name))
         by_role = {role: [p for p in pods if facts.role_of(p) == role] for role in Role}
         deployment = self._find(DEPLOYMENTS, key, names.coordinator(key.name), uid)
@@ -277,6 +277,34 @@ class Observer:
             return self._coordinators.status(key.namespace, key.name), None
         except Retryable as e:
             return None, e.what
+
+
+def _records(job: Manifest, revisions: list[Manifest]) -> list[tuple[Revision, Record]]:
+    """By number. One that cannot be read counts as not kept when nothing goes by it; a job that is
+    deleted goes by none.
+
+    Raises:
+        Rejected: the newest, or the one in force, cannot be read.
+    """
+    revisions = sorted(revisions, key=lambda r: r["revision"])
+    in_force = status_of(job).revision
+    found = []
+    for manifest in revisions:
+        try:
+            record = Record.read(manifest)
+            record.model()
+            found.append((facts.revision(manifest), record))
+        except (KeyError, TypeError, ValidationError) as e:
+            metadata = manifest["metadata"]
+            is_in_force = metadata["labels"].get(LABEL_REVISION) == in_force
+            if facts.is_deleting(job) or not (is_in_force or manifest is revisions[-1]):
+                continue
+            raise Rejected(
+                f"the ControllerRevision {metadata['name']} cannot be read: {e}",
+                where=metadata["namespace"],
+                fix="run the version of the operator that made it, or delete it",
+            ) from e
+    return found
 
 
 def status_of(manifest: Manifest) -> StreamJobStatus:

@@ -39,7 +39,11 @@ from penstock_operator.cluster.memory import SAME_KEPT_S, Memory
 from penstock_operator.manifests import names
 from penstock_operator.reconcile import effects
 from penstock_operator.reconcile.observed import Refusal
-from penstock_operator.resources.names import FINALIZER_SAVEPOINT, FINALIZER_STREAMJOB
+from penstock_operator.resources.names import (
+    FINALIZER_SAVEPOINT,
+    FINALIZER_STREAMJOB,
+    LABEL_REVISION,
+)
 from penstock_operator.resources.status import (
     Move,
     MoveKind,
@@ -675,3 +679,31 @@ def test_a_quota_that_the_jobs_own_workloads_fill_refuses_no_new_revision(job):
     job.patch({"spec": {"worker": {"resources": {"requests": {"cpu": "many"}}}}})
     (mistake,) = job.observe().observed.job.mistakes
     assert mistake.startswith("spec.worker: its pods are refused by the API server: ")
+
+
+def keep_what_nobody_can_read(job, number: int) -> None:
+    """A revision of a newer operator's."""
+    (live,) = job.kube.list(REVISIONS, job.namespace)
+    data = live["data"] | {"spec": live["data"]["spec"] | {"fieldOfTomorrow": 1}}
+    metadata = {k: live["metadata"][k] for k in ("labels", "ownerReferences", "namespace")}
+    metadata |= {"name": "words-newer", "labels": metadata["labels"] | {LABEL_REVISION: "newer"}}
+    newer = {"metadata": metadata, "revision": number, "data": data | {"revision": "newer"}}
+    job.kube.create({"apiVersion": "apps/v1", "kind": "ControllerRevision"} | newer)
+
+
+def test_a_revision_that_nobody_can_read_and_nobody_needs_counts_as_not_kept(job):
+    revision = accepted(job)
+    job.do(effects.RecordRevision(revision, 2))
+    keep_what_nobody_can_read(job, 1)
+    assert [r.id for r in job.observe().observed.revisions] == [revision]
+
+
+def test_the_newest_revision_must_be_readable_unless_the_job_is_deleted(job):
+    revision = accepted(job)
+    keep_what_nobody_can_read(job, 2)
+    with pytest.raises(Rejected, match="ControllerRevision words-newer cannot be read"):
+        job.observe()
+    job.patch({"metadata": {"finalizers": ["example.com/another"]}})
+    job.server.kubectl("delete", "streamjob", "words", "-n", job.namespace, "--wait=false")
+    seen = job.observe().observed
+    assert (seen.accepted is None, [r.id for r in seen.revisions]) == (False, [revision])
