@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from penstock.spec.orders import CancelOrder, JobPhase, JobStatus, RequestPhase, StopOrder
+from penstock.spec.orders import (
+    CancelOrder,
+    JobPhase,
+    JobStatus,
+    RefusalKind,
+    RequestPhase,
+    StopOrder,
+)
 from penstock.spec.parts.moves import UpgradeMode, WhenUnhealthy
 from penstock.spec.streamjob import DesiredState
 from penstock_operator.reconcile import facts
@@ -28,6 +35,7 @@ from penstock_operator.resources.status import (
 UNHEALTHY_GRACE = timedelta(seconds=30)
 """A job that restarts by itself may be healthy again in a moment."""
 STOP_RETRY = timedelta(seconds=30)
+_CANCEL_RETRY = timedelta(seconds=5)
 _RECORD_GRACE_MS = 30_000
 _UNREACHABLE_IN_ROLLBACK_MS = 60_000
 _UNCOMMITTED_IN_ROLLBACK_MS = 60_000
@@ -163,6 +171,10 @@ def _waits_for_health(turn: Turn, move: Move) -> bool:
 
 
 def _from_checkpoint(turn: Turn, move: Move, phase: JobPhase) -> bool:
+    """Whether there is nothing to cancel, or the coordinator has refused to for so long that it is
+    fenced by the next one, as one without an answer is."""
+    if move.error is not None:
+        turn.stall = Stall("StopRefused", f"the coordinator refuses to end the run: {move.error}")
     if move.not_before is not None and turn.now < move.not_before:
         turn.look_again(SOON)
         return False
@@ -171,8 +183,22 @@ def _from_checkpoint(turn: Turn, move: Move, phase: JobPhase) -> bool:
     if known is None or known.phase is not RequestPhase.FAILED:
         turn.wait("the run is cancelled, to go on from its newest checkpoint")
         return False
-    turn.try_again(timedelta(seconds=5))
-    return phase is JobPhase.WAITING  # there was nothing to cancel
+    if known.refusal is RefusalKind.OUTDATED:
+        turn.try_again(_CANCEL_RETRY, error=None)
+        return phase is JobPhase.WAITING  # there was nothing to cancel
+    if move.error is not None and turn.is_over(move.since, _refused_ms(turn, move)):
+        turn.stall = None
+        turn.announce(
+            "StopRefused", f"the run is fenced, it was not ended: {move.error}", is_warning=True
+        )
+        return True
+    turn.try_again(_CANCEL_RETRY, error=known.error or "it gives no reason")
+    return phase is JobPhase.WAITING
+
+
+def _refused_ms(turn: Turn, move: Move) -> int:
+    timeout_ms, is_back = _timeout_ms(turn), move.kind is MoveKind.ROLLBACK
+    return min(timeout_ms, _UNREACHABLE_IN_ROLLBACK_MS) if is_back else timeout_ms
 
 
 def _is_recorded(turn: Turn, move: Move) -> bool:

@@ -421,3 +421,29 @@ def test_of_a_status_that_was_lost_the_applied_revision_is_known_by_the_workload
     assert applied in running.revisions
     assert running.status.revision == applied
     assert running.status.phase is Phase.SUSPENDED
+
+
+@pytest.mark.parametrize("refusal", [RefusalKind.REJECTED, None])
+def test_a_coordinator_that_refuses_to_end_the_run_is_told_and_fenced_after_the_time_out(
+    running, refusal
+):
+    why = "the job's token is missing or wrong"
+    running.refuses, running.refusal = {StopOrder: why, CancelOrder: why}, refusal
+    running.apply(desiredState="Suspended")
+    running.turn(15, each=timedelta(seconds=30))
+    assert running.condition("Stalled") == ("True", "StopRefused")
+    assert running.pods
+    running.turn(15, each=timedelta(seconds=30))
+    assert running.status.phase is Phase.SUSPENDED
+    assert running.condition("Stalled")[0] == "False"
+    assert not running.pods
+
+
+def test_a_cancellation_that_comes_too_early_is_ordered_again_however_often(running):
+    running.refuses, running.refusal = {CancelOrder: "not now"}, RefusalKind.OUTDATED
+    running.apply(image="words:2", upgrade={"mode": "LastState"})
+    running.turn(60, each=timedelta(seconds=30))
+    assert running.status.move.step is Step.STOPPING
+    running.refuses.clear()
+    running.settle()
+    assert running.status.stable_revision == running.revision
