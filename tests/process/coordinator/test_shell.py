@@ -254,6 +254,16 @@ def test_a_time_means_the_newest_snapshot_at_or_before_it(with_checkpoints):
         snapshot_files.resolve(with_checkpoints.storage, "2020-01-01T00:00:00Z")
 
 
+def test_a_time_at_which_the_newest_is_damaged_is_refused_with_the_next_older_one(with_checkpoints):
+    older, newer = sorted(with_checkpoints.newest_entry().retained, key=lambda ref: ref.id)
+    found = snapshot_files.read_snapshot(with_checkpoints.storage, newer)
+    (file,) = found.manifest.files()
+    with_checkpoints.storage.checkpoints.delete([f"counting/{file.path}"])
+    with pytest.raises(Corrupt, match=f"chk-{newer.id} is damaged: {file.path} is missing") as e:
+        snapshot_files.resolve(with_checkpoints.storage, "2999-01-01T00:00:00Z")
+    assert f"--restore chk-{older.id}" in e.value.fix
+
+
 def test_a_damaged_snapshot_is_told_with_its_missing_file_and_the_next_older_one(
     with_checkpoints,
 ):

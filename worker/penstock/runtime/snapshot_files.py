@@ -219,8 +219,9 @@ def _at_or_before(
             where=f"{storage.checkpoints.url}, {storage.savepoints.url}",
             fix="there is none yet" if oldest is None else f"the oldest is of {_utc(oldest)}",
         )
-    newest = max(fitting, key=lambda snapshot: snapshot.manifest.at_ms)
-    verify(storage, newest)
+    fitting.sort(key=lambda snapshot: snapshot.manifest.at_ms, reverse=True)
+    newest = fitting[0]
+    verify(storage, newest, [snapshot.ref for snapshot in fitting[1:]])
     return newest
 
 
