@@ -1,5 +1,8 @@
 """What becomes of the parts of checkpoints that a worker uploads."""
 
+import errno
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +154,44 @@ def test_without_local_copies_nothing_stays_on_the_disk(tmp_path: Path):
     assert len(scene.stored) == 2
     assert scene.on_disk == []
     assert scene.copies.listed() == ()
+
+
+def test_a_part_on_another_file_system_is_copied_beside_the_main_thread(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    scene.uploads.triggered(trigger(1))
+    scene.uploads.snapshotted(scene.part(1))
+    kept: list[bool] = []
+    notes = scene.folder / "copies"
+    scene.beside.do(meanwhile=lambda: kept.append(any(notes.glob("chk-1/*/copy.json"))))
+    (acked,) = scene.told
+    assert isinstance(acked, frames.Acked)
+    handle = acked.parts[COUNTS].snapshot.keyed
+    assert handle is not None
+    assert scene.copies.find(handle) is not None
+    assert (kept, scene.on_disk) == ([False, True], [])
+
+
+def test_a_disk_without_room_for_a_local_copy_costs_that_copy_only(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    part = scene.part(1)
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(shutil, "copytree", refuse)
+    scene.uploads.triggered(trigger(1))
+    scene.uploads.snapshotted(part)
+    scene.beside.do()
+    (acked,) = scene.told
+    assert isinstance(acked, frames.Acked)
+    assert scene.on_disk == []
+    assert list(scene.folder.glob("copies/chk-1/*")) == []
 
 
 def test_a_part_that_was_written_before_its_trigger_came_goes_up_with_it(scene: Scene):

@@ -9,6 +9,7 @@ what no local copy has.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 import zlib
@@ -197,8 +198,15 @@ class LocalCopies:
         """The checkpoints (their manifests' paths) of which there is a copy."""
         return tuple(paths.checkpoint_metadata(self._job, n) for n, _ in self._folders())
 
-    def keep(self, acked: frames.Acked, copies: dict[OperatorId, str]) -> None:
-        """Keep the directories of an acknowledged part; they are moved here."""
+    def keep(
+        self, acked: frames.Acked, copies: dict[OperatorId, str], *, across: bool = False
+    ) -> None:
+        """Keep what an acknowledged part was written to; it is moved here. `across`: also from
+        another file system, which takes as long as copying does.
+
+        Raises:
+            OSError: it cannot be kept.
+        """
         for operator, path in copies.items():
             handle = acked.parts[operator].snapshot.keyed
             assert handle is not None, operator
@@ -206,8 +214,12 @@ class LocalCopies:
             # An attempt that was given up may have left one under the same number.
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)
-            shutil.move(path, target / "data")
-            (target / _COPY).write_text(json.dumps(handle.to_json()))
+            try:
+                (shutil.move if across else os.rename)(path, target / "data")
+                (target / _COPY).write_text(json.dumps(handle.to_json()))
+            except OSError:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
 
     def find(self, handle: KeyedHandle) -> Path | None:
         """The copy of what a handle names, if there is one."""

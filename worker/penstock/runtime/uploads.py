@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from penstock.core import paths
 from penstock.core.errors import PenstockError, Retryable
 from penstock.core.handles import KeyedFormat
-from penstock.core.ids import CheckpointId
+from penstock.core.ids import CheckpointId, OperatorId
 from penstock.core.snapshots import RestorePlan
 from penstock.network import frames
 from penstock.network.frames import AnyFrame
@@ -141,7 +141,7 @@ class Uploads:
         if isinstance(outcome, frames.Acked) and not upload.is_aborted:
             self._tell(outcome)
             if self._copies is not None and upload.trigger.savepoint is None:
-                self._copies.keep(outcome, part.copies)
+                self._keep(self._copies, outcome, part.copies)
                 return
         else:
             self._delete(upload)
@@ -149,6 +149,14 @@ class Uploads:
                 reason = outcome.in_a_line
                 self._tell(frames.Declined(part.attempt, part.checkpoint, part.subtask, reason))
         _remove_all(part.copies.values())
+
+    def _keep(
+        self, copies: LocalCopies, acked: frames.Acked, written: dict[OperatorId, str]
+    ) -> None:
+        try:
+            copies.keep(acked, written)
+        except OSError:  # another file system, perhaps
+            self._beside(lambda: _copy(copies, acked, written), lambda _: None)
 
     def _delete(self, upload: Upload) -> None:
         files, is_savepoint = list(upload.files), upload.trigger.savepoint is not None
@@ -178,6 +186,14 @@ def _outcome(uploader: Uploader, upload: Upload) -> frames.Acked | PenstockError
         return e
     except (PenstockError, OSError) as e:
         return ours(e)
+
+
+def _copy(copies: LocalCopies, acked: frames.Acked, written: dict[OperatorId, str]) -> None:
+    try:
+        copies.keep(acked, written, across=True)
+    except OSError as e:
+        log.warning("no local copy is kept", checkpoint=acked.checkpoint, error=str(e))
+        _remove_all(written.values())
 
 
 def _remove_all(copies: Iterable[str]) -> None:
