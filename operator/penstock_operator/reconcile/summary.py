@@ -13,7 +13,7 @@ from penstock.spec.parts.quantities import format_duration, rounded_size
 from penstock_operator.reconcile import facts, learning
 from penstock_operator.reconcile.moves import checking, starting, upgrade
 from penstock_operator.reconcile.moves.lifecycle import PHASES
-from penstock_operator.reconcile.turn import Stall, Turn
+from penstock_operator.reconcile.turn import WHILE_MOVING, Stall, Turn
 from penstock_operator.resources.conditions import (
     ConditionStatus,
     ConditionType,
@@ -69,8 +69,11 @@ def _see_run(turn: Turn, c: JobStatus) -> None:
     if is_at_rest:
         turn.update(next_restore=_told(turn, c.next_restore))
     is_applied = c.revision == status.revision and status.move is None
-    if is_applied and facts.is_running(c) and upgrade.is_proven(turn, c, was_held=False):
-        turn.update(stable_revision=c.revision)
+    if is_applied and facts.is_running(c) and c.revision != status.stable_revision:
+        if upgrade.is_proven(turn, c, was_held=False):
+            turn.update(stable_revision=c.revision)
+        else:  # no watch tells of checkpoints
+            turn.look_again(WHILE_MOVING)
 
 
 def _is_tried(turn: Turn) -> bool:

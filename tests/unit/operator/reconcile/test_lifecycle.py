@@ -358,6 +358,12 @@ def test_an_idle_job_is_looked_at_once_a_minute_and_its_status_stands(running):
     assert running.status == before
 
 
+def test_a_version_that_has_not_proved_itself_is_looked_at_soon_no_watch_tells_of_checkpoints(world):
+    world.until(lambda w: w.status.phase is Phase.RUNNING and w.status.move is None)
+    assert world.status.stable_revision is None
+    assert world.turn().look_again <= timedelta(seconds=2)
+
+
 def test_the_newest_checkpoint_is_written_once_a_minute(running):
     written = {running.turn().status.last_checkpoint.id for _ in range(50)}
     assert len(written) <= 2
