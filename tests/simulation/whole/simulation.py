@@ -89,6 +89,8 @@ class WholeOracles(Oracles):
         """Remember what a stop publishes; output is the job's oracles'."""
         if entry.end is not None and entry.end.savepoint is not None:
             self._stops.add(entry.end.savepoint)
+        if entry.end is not None and entry.end.committed:
+            self.rest_began()  # a run that finishes in the middle of a rest writes its last records
 
     def _known_snapshots(self) -> set[str]:
         """Checkpoints, too, as long as the log keeps them."""

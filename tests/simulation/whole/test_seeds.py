@@ -18,6 +18,7 @@ def test_every_record_counts_once_and_all_comes_to_rest_whatever_goes_wrong(firs
     "seed",
     [
         153,  # deleted with a mistake in its spec: the policy of an older one was obeyed, and state deleted
+        908,  # it finished in the middle of the rest
         247,  # its status lost while its spec had a mistake: another jobId was told, for ever
     ],
 )
