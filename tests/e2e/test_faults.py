@@ -215,7 +215,8 @@ def test_a_node_that_is_paused_and_comes_back_is_no_harm(
     new_job: Callable[..., Job], node: str
 ) -> None:
     there = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
-    job = new_job(worker={"podTemplate": there})
+    # Its workers are missed before the node is.
+    job = new_job(worker={"podTemplate": there, "heartbeatTimeout": "10s"})
     attempt = job.start()["attempt"]
     pause(node)
     wait_for(lambda: not is_ready(node), "the node is missed")

@@ -358,7 +358,9 @@ def test_an_idle_job_is_looked_at_once_a_minute_and_its_status_stands(running):
     assert running.status == before
 
 
-def test_a_version_that_has_not_proved_itself_is_looked_at_soon_no_watch_tells_of_checkpoints(world):
+def test_a_version_that_has_not_proved_itself_is_looked_at_soon_no_watch_tells_of_checkpoints(
+    world,
+):
     world.until(lambda w: w.status.phase is Phase.RUNNING and w.status.move is None)
     assert world.status.stable_revision is None
     assert world.turn().look_again <= timedelta(seconds=2)
