@@ -148,6 +148,14 @@ def test_a_savepoint_is_disposed_of_and_disposing_again_is_no_error(pod, made, w
     assert (answer.code, told["disposed"], told["objects"]) == (0, True, 0)
 
 
+def test_what_tries_that_died_left_in_a_savepoints_folder_goes_with_it(pod, made, words, tmp_path):
+    folder = made.savepoint("nightly", 3, words)
+    made.savepoints.put(f"{folder}/1-2-counts-0-0123", b"of a try that died")
+    _, told = pod("dispose", "--savepoint", f"{made.savepoints.url}/{folder}")
+    assert (told["disposed"], told["objects"]) == (True, 4)
+    assert not (tmp_path / "state/savepoints" / folder).exists()
+
+
 def test_another_jobs_savepoint_is_not_disposed_of(pod, made, words):
     folder = made.savepoint("nightly", 3, words)
     answer, told = pod("dispose", "--savepoint", folder, more="  jobId: another\n")

@@ -46,9 +46,10 @@ def dispose_savepoint(storage: JobStorage, named: str) -> Disposed:
     refusal = disposal.refusal(storage.job, url, manifest, kept, read.manifests)
     if refusal is not None:
         raise Rejected(refusal, where=url, fix="nothing was deleted")
-    gone = disposal.objects(folder, manifest)
-    listed = [info for info in storage.savepoints.list(f"{folder}/") if info.path in gone]
-    storage.savepoints.delete(gone)
+    metadata = f"{folder}/{paths.METADATA}"
+    listed = list(storage.savepoints.list(f"{folder}/"))
+    # Also what tries that died left beside it.
+    storage.savepoints.delete((metadata, *(i.path for i in listed if i.path != metadata)))
     return _disposed(url, listed)
 
 
