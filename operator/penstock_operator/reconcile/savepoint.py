@@ -187,7 +187,9 @@ def _dispose(turn: Turn, savepoint: SavepointObject) -> None:
     path, c = savepoint.status.path, turn.coordinator
     if not savepoint.spec.dispose_on_delete or path is None:
         turn.do(SetSavepointFinalizer(savepoint.name, False))
-    elif turn.now - savepoint.deleted_at > DISPOSAL_TIMEOUT:
+    elif turn.job.is_namespace_terminating:
+        turn.do(*_release(savepoint, "its namespace is deleted, where pods can do nothing more"))
+    elif turn.is_over(savepoint.deleted_at, DISPOSAL_TIMEOUT // timedelta(milliseconds=1)):
         turn.do(*_release(savepoint, "it could not be deleted in time"))
     elif savepoint.status.phase is not SavepointPhase.DISPOSING:
         _write(turn, savepoint, phase=SavepointPhase.DISPOSING)

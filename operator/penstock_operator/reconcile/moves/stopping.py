@@ -32,7 +32,7 @@ from penstock_operator.resources.status import (
     StopWay,
 )
 
-UNHEALTHY_GRACE = timedelta(seconds=30)
+_UNHEALTHY_GRACE_MS = 30_000
 """A job that restarts by itself may be healthy again in a moment."""
 STOP_RETRY = timedelta(seconds=30)
 _CANCEL_RETRY = timedelta(seconds=5)
@@ -141,7 +141,7 @@ def _with_savepoint(turn: Turn, move: Move) -> None:
 
 
 def _unhealthy(turn: Turn, move: Move, why: str) -> None:
-    if turn.now - move.since <= UNHEALTHY_GRACE:
+    if not turn.is_over(move.since, _UNHEALTHY_GRACE_MS):
         turn.wait(f"{why} yet")
     elif _waits_for_health(turn, move):
         turn.wait(f"{why}; upgrade.whenUnhealthy is Wait")

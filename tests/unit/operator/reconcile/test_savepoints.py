@@ -251,3 +251,31 @@ def test_a_savepoint_whose_job_is_gone_is_released_after_the_same_time(running):
     told, released = orphaned(savepoint, running.now + timedelta(minutes=6))
     assert released == do.SetSavepointFinalizer("mine", False)
     assert savepoint.status.path in told.message
+
+
+def test_time_in_which_nobody_looked_does_not_count_for_a_disposal(running):
+    completed(running, "mine", dispose_on_delete=True)
+    delete(running, "mine")
+    running.now += timedelta(minutes=6)
+    running.seen = {"watched_since": running.now}
+    running.turn(3)
+    assert "SavepointOrphaned" not in running.told()
+    assert running.orders(DisposeOrder)
+    assert running.savepoints["mine"].finalizers == ()
+
+
+def test_in_a_namespace_that_goes_nothing_is_disposed_of(running):
+    path = completed(running, "mine", dispose_on_delete=True)
+    delete(running, "mine")
+    running.deleted_at, whole = running.now, running.observed
+
+    def observed():
+        seen = whole()
+        return replace(seen, job=replace(seen.job, is_namespace_terminating=True))
+
+    running.observed = observed
+    running.turn()
+    assert running.savepoints["mine"].finalizers == ()
+    assert not running.orders(DisposeOrder)
+    said = next(e for e in running.done if getattr(e, "reason", "") == "SavepointOrphaned")
+    assert path in said.message

@@ -276,6 +276,16 @@ def test_a_pause_waits_until_all_is_committed_and_says_so(running):
     assert running.status.stable_revision == running.revision
 
 
+def test_a_job_is_not_called_unhealthy_for_time_in_which_nobody_looked(running):
+    running.apply(image="words:2")
+    at(running, Step.STOPPING)
+    running.phase = JobPhase.RESTARTING
+    running.now += timedelta(minutes=5)
+    running.seen = {"watched_since": running.now}
+    running.turn(20)
+    assert "SavepointNotTaken" not in running.told()
+
+
 def test_without_hold_commits_nothing_is_held(running):
     running.apply(image="words:2", upgrade={"holdCommits": False})
     running.settle()
