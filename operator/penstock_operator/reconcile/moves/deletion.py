@@ -25,6 +25,7 @@ from penstock_operator.resources.names import (
 from penstock_operator.resources.status import Move, MoveKind, Phase, Step, StopWay
 
 _TRIES_MAX = 5
+_AT_REST = (Phase.SUSPENDED, Phase.FINISHED, Phase.FAILED)
 ALL_CHECKPOINTS = "checkpoints"
 """The purpose of a disposal that is not about one savepoint."""
 
@@ -63,7 +64,9 @@ def take(turn: Turn) -> None:
 
 def _begin(turn: Turn) -> None:
     policy = _rules(turn).policy
-    is_idle = nothing_runs(turn)
+    status = turn.job.status
+    is_at_rest = status.phase in _AT_REST or status.revision is None or not _may_have_run(turn)
+    is_idle = nothing_runs(turn) and is_at_rest
     turn.begin(
         MoveKind.DELETE,
         Step.STOPPING,
@@ -103,8 +106,10 @@ def _must_release(turn: Turn) -> str | None:
 
 
 def _release(turn: Turn, why: str, *, is_warning: bool = False, keeps: bool = True) -> None:
-    where = turn.status.next_restore if keeps else None
-    kept = f"; the job's state stays at {where}" if where else ""
+    move, where = turn.move, turn.status.next_restore if keeps else None
+    is_newest = turn.coordinator is not None or (move is not None and move.way is StopWay.NOTHING)
+    beside = "" if is_newest else ", or newer beside it"
+    kept = f"; the job's state stays at {where}{beside}" if where else ""
     turn.enter(Step.RELEASING, f"the object goes: {why}{kept}", is_warning=is_warning)
 
 
@@ -120,7 +125,9 @@ def _stop(turn: Turn) -> None:
         _drop_checkpoints(turn, move)
         return
     # A foreground deletion takes the coordinator away before the finalizer goes.
-    if (turn.coordinator is None and is_taken_down) or stopping.stop(turn):
+    if turn.coordinator is None and is_taken_down:
+        _after_stop(turn, was_seen=move.way is StopWay.NOTHING)
+    elif stopping.stop(turn):
         _after_stop(turn)
 
 
@@ -143,11 +150,16 @@ def _keep_while_it_ends(turn: Turn) -> None:
     steady.keep(turn, replicas=None if needs_workers else 0)
 
 
-def _after_stop(turn: Turn) -> None:
+def _after_stop(turn: Turn, *, was_seen: bool = True) -> None:
     if _rules(turn).policy is DeletionPolicy.DELETE and _may_have_run(turn):
         turn.enter(Step.DISPOSING, "a pod deletes the job's checkpoints")
+    elif not _may_have_run(turn):
+        _release(turn, "it never ran")
+    elif was_seen:
+        _release(turn, "the run has ended")
     else:
-        _release(turn, "the run has ended" if _may_have_run(turn) else "it never ran")
+        why = "its pods were deleted before it, and nobody has seen its run end: policy Retain"
+        _release(turn, why, is_warning=True)
 
 
 def _may_have_run(turn: Turn) -> bool:

@@ -154,6 +154,46 @@ def test_a_foreground_deletion_that_took_the_coordinator_away_does_not_hang(runn
     assert not running.finalizers
 
 
+def releasing(world):
+    """The Event that tells how the object goes."""
+    return next(e for e in world.done if getattr(e, "reason", "") == "DeleteReleasing")
+
+
+def taken_down(world):
+    """The garbage collector takes what belongs to the object before the object."""
+    world.coordinator = world.workers = None
+    world.pods.clear()
+    world.live = lambda: None
+
+
+def test_a_foreground_deletion_warns_that_no_savepoint_was_taken(running):
+    delete(running)
+    taken_down(running)
+    running.turn(6)
+    assert not running.finalizers
+    assert not running.savepoints
+    said = releasing(running)
+    assert said.is_warning
+    assert "policy Retain" in said.message
+    assert f"{running.status.next_restore}, or newer beside it" in said.message
+
+
+def test_a_job_that_was_never_begun_is_deleted_without_a_warning(world):
+    world.finalizers.add(FINALIZER_STREAMJOB)
+    delete(world)
+    gone(world)
+    assert not releasing(world).is_warning
+
+
+def test_a_suspended_job_is_deleted_without_a_warning(running):
+    running.apply(desiredState="Suspended")
+    running.settle()
+    delete(running)
+    gone(running)
+    assert not releasing(running).is_warning
+    assert releasing(running).message.endswith(f"stays at {running.status.next_restore}")
+
+
 def test_a_deletion_comes_before_any_other_move(running):
     running.apply(image="words:2")
     running.until(lambda w: w.status.move is not None and w.status.move.step is Step.STABILIZING)
