@@ -96,6 +96,8 @@ INVALID = (
     # When it is saved.
     Invalid({"checkpoints": {"interval": "10 seconds"}}, "spec.checkpoints.interval", f'"10 seconds" {DURATION}'),
     Invalid({"checkpoints": {"timeout": "0s"}}, "spec.checkpoints.timeout", "must be longer than 0s"),
+    Invalid({"worker": {"heartbeatTimeout": "1999ms"}}, "spec.worker.heartbeatTimeout", "must be at least 2s; a heartbeat comes every second"),
+    Invalid({"worker": {"progressTimeout": "1ms"}}, "spec.worker.progressTimeout", "must be at least 2s; a heartbeat comes every second"),
     Invalid({"checkpoints": {"minPause": "1s", "maxConcurrent": 2}}, "spec.checkpoints.minPause", "needs maxConcurrent 1, which is 2", api_server="needs maxConcurrent 1"),
     Invalid({"checkpoints": {"retained": 0}}, "spec.checkpoints.retained", "is 0; at least 1 is needed", api_server="should be greater than or equal to 1"),
     Invalid({"checkpoints": {"mode": "AtMostOnce"}}, "spec.checkpoints.mode", '"AtMostOnce" is none of ExactlyOnce, AtLeastOnce; did you mean AtLeastOnce?', api_server='supported values: "ExactlyOnce", "AtLeastOnce"'),

@@ -174,7 +174,7 @@ def test_a_worker_gives_up_a_coordinator_that_has_gone_silent(tmp_path: Path) ->
     count = 100_000
     settings = Settings(
         parameters={"count": count, "per_second": 20_000},
-        more="  worker: {heartbeatTimeout: 1s}\n",
+        more="  worker: {heartbeatTimeout: 2s}\n",
     )
     with Pods(tmp_path, settings, parallelism=1) as pods:
         pods.start()

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from penstock.core.keygroups import MAX_PARALLELISM_LIMIT
-from penstock.spec.parts.fields import JOB_ID, NAME_LENGTH_MAX, NOT_A_JOB_ID, in_yaml
+from penstock.spec.parts.fields import (
+    HEARTBEATS_MS_MIN,
+    JOB_ID,
+    NAME_LENGTH_MAX,
+    NOT_A_JOB_ID,
+    NOT_OF_HEARTBEATS,
+    in_yaml,
+)
 from penstock.spec.parts.moves import STRATEGY_FIELDS, ErrorPolicy, Restart
 from penstock.spec.parts.pods import Volume
-from penstock.spec.parts.quantities import WRITE_DURATION, WRITE_SIZE
+from penstock.spec.parts.quantities import WRITE_DURATION, WRITE_SIZE, format_duration
 from penstock.spec.parts.snapshots import BUILT_IN_BACKENDS
 from penstock.spec.streamjob import SCRIPT_LENGTH_MAX_BYTES
 from penstock_operator.resources.streamjob import NOT_SHARED
@@ -243,6 +250,10 @@ _RESTART = (
     ),
 )
 
+_OF_HEARTBEATS = Rule(
+    f"duration(self) >= duration('{format_duration(HEARTBEATS_MS_MIN)}')", NOT_OF_HEARTBEATS
+)
+
 STREAMJOB_RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     {
         "": _STREAMJOB,
@@ -267,6 +278,8 @@ STREAMJOB_RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 'is not a schedule; write five numbers or *: "0 3 * * *" is every day at 03:00 UTC',
             ),
         ),
+        "spec.worker.heartbeatTimeout": (_OF_HEARTBEATS,),
+        "spec.worker.progressTimeout": (_OF_HEARTBEATS,),
         "spec.errors": _ERRORS,
         "spec.restart": _RESTART,
     }

@@ -54,7 +54,7 @@ spec:
   checkpoints: {{storage: state/checkpoints, interval: {interval}, retained: 2}}
   savepoints: {{storage: state/savepoints}}
   restart: {{strategy: FixedDelay, delay: 50ms}}
-  worker: {{heartbeatTimeout: 2s, progressTimeout: 1s}}
+  worker: {{heartbeatTimeout: 2s, progressTimeout: 2s}}
 """
 
 

@@ -80,6 +80,8 @@ def test_nothing_is_told_or_taken_before_the_log_was_read(job_folder):
                 assert response.status == 503
                 assert response.headers["Retry-After"] == "1"
                 assert "reads the job's log" in (await response.json())["error"]["what"]
+            for probed in ("/", "/metrics"):
+                assert (await client.get(probed)).status == 200, "it lives"
 
     asyncio.run(ask())
 
@@ -193,7 +195,7 @@ def test_settings_are_in_force_at_once_and_after_a_kill(running, worker, wait):
     found = status(running)
     assert (found.settings, found.attempt) == (live, 1)
     wait(lambda: status(running).completed_in_attempt >= 3, "checkpoints of the interval")
-    worker.stuck_ms = 2_000  # longer than the manifest's progressTimeout
+    worker.stuck_ms = 5_000  # longer than the manifest's progressTimeout
     running.kill()
     running.start()
     worker.moved_to(running.port)

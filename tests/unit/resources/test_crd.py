@@ -88,7 +88,7 @@ def test_every_duration_that_must_be_longer_than_zero_has_the_rule_for_it():
         for rule in field.get("x-kubernetes-validations", ())
         if rule["message"] == "must be longer than 0s"
     }
-    assert {"spec.checkpoints.timeout", "spec.worker.heartbeatTimeout"} <= found
+    assert {"spec.checkpoints.timeout", "spec.restart.initialDelay"} <= found
     for path in found:
         part: Any = "0s"
         for attribute in reversed(path.split(".")[1:]):

@@ -119,6 +119,11 @@ ONE_FIELD = [
     ),
     ("checkpoints: {timeout: 0s}", "spec.checkpoints.timeout", "must be longer than 0s"),
     (
+        "worker: {heartbeatTimeout: 1ms}",
+        "spec.worker.heartbeatTimeout",
+        "must be at least 2s; a heartbeat comes every second",
+    ),
+    (
         "checkpoints: {minPause: 1s, maxConcurrent: 2}",
         "spec.checkpoints.minPause",
         "needs maxConcurrent 1, which is 2",

@@ -24,6 +24,9 @@ NOT_A_JOB_ID = (
     f"is not a job id; write a name of at most {NAME_LENGTH_MAX} a-z, 0-9 and -, "
     "or the NAMESPACE.NAME of a StreamJob"
 )
+HEARTBEATS_MS_MIN = 2_000
+"""What waits for heartbeats must outlast two of them: a shorter time fails what works."""
+NOT_OF_HEARTBEATS = f"must be at least {HEARTBEATS_MS_MIN // 1000}s; a heartbeat comes every second"
 _JOB_ID = re.compile(JOB_ID, re.ASCII)
 
 
@@ -94,6 +97,12 @@ def _positive(ms: int) -> int:
     return ms
 
 
+def _of_heartbeats(ms: int) -> int:
+    if ms < HEARTBEATS_MS_MIN:
+        raise wrong(NOT_OF_HEARTBEATS)
+    return ms
+
+
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 PositiveCount = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]
@@ -109,4 +118,5 @@ JobIdText = Annotated[
 """A name, or what a StreamJob without one is called by default, so that state can change namespaces."""
 Storage = Annotated[str, Field(max_length=1024), AfterValidator(_storage)]
 LongerThanZero = AfterValidator(_positive)
+OfHeartbeats = AfterValidator(_of_heartbeats)
 FreeForm = dict[str, Any]

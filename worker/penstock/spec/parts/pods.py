@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from penstock.spec.parts.fields import FreeForm, LongerThanZero, ObjectName, SpecModel
+from penstock.spec.parts.fields import FreeForm, ObjectName, OfHeartbeats, SpecModel
 from penstock.spec.parts.quantities import DurationMs, SizeBytes
 
 
@@ -38,15 +38,15 @@ class Volume(SpecModel):
 class Worker(SpecModel):
     """The pods that run the job's operators."""
 
-    heartbeat_timeout_ms: Annotated[DurationMs, LongerThanZero] = Field(
+    heartbeat_timeout_ms: Annotated[DurationMs, OfHeartbeats] = Field(
         default="30s",
         validate_default=True,
-        description="A worker silent for longer is declared dead.",
+        description="A worker silent for longer is declared dead. At least 2s.",
     )
-    progress_timeout_ms: Annotated[DurationMs, LongerThanZero] = Field(
+    progress_timeout_ms: Annotated[DurationMs, OfHeartbeats] = Field(
         default="5m",
         validate_default=True,
-        description="A worker whose job code returns nothing for longer fails the attempt.",
+        description="A worker whose job code returns nothing for longer fails the attempt. At least 2s.",
     )
     resources: FreeForm = Field(
         default_factory=dict, description="Requests and limits, as in any container."
