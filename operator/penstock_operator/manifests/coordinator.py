@@ -9,7 +9,10 @@ from penstock_operator.manifests import names
 from penstock_operator.manifests.names import Job, Manifest, Role
 from penstock_operator.manifests.pods import pod_template
 
-_STATUS = {"httpGet": {"path": "/penstock/v1/status", "port": "http"}}
+_IS_READY = {"httpGet": {"path": "/penstock/v1/status", "port": "http"}}
+"""Answered once the log is read: a store that is away must not have it killed, and look like a fault
+of the job's code."""
+_IS_ALIVE = {"httpGet": {"path": "/", "port": "http"}}
 _LOST_NODE_SECONDS = 30
 
 
@@ -24,10 +27,10 @@ def coordinator_template(
             {"name": "control", "containerPort": names.CONTROL_PORT},
             {"name": "http", "containerPort": names.REST_PORT},
         ],
-        "startupProbe": {**_STATUS, "periodSeconds": 1, "failureThreshold": 120},
-        "readinessProbe": {**_STATUS, "periodSeconds": 2},
+        "startupProbe": {**_IS_ALIVE, "periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": {**_IS_READY, "periodSeconds": 2},
         "livenessProbe": {
-            **_STATUS,
+            **_IS_ALIVE,
             "periodSeconds": 10,
             "timeoutSeconds": 5,
             "failureThreshold": 6,

@@ -105,6 +105,8 @@ def disruption_budget(job: Job) -> Manifest:
         "metadata": names.metadata(job, names.worker(job.name), Role.WORKER),
         "spec": {
             "maxUnavailable": 1,
+            # One that fails at each start would else keep its node from being drained.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": names.selector(job.name, Role.WORKER)},
         },
     }

@@ -100,3 +100,13 @@ def test_claims_have_labels_that_never_change():
     record = record_of()
     (claim,) = workers.claim_templates(JOB, record.model().worker.volume)
     assert "penstock.dev/revision" not in claim["metadata"]["labels"]
+
+
+def test_a_coordinator_that_waits_for_the_store_is_not_ready_and_not_killed():
+    found = container(record_of().coordinator)
+    paths = {probe: found[probe]["httpGet"]["path"] for probe in found if "Probe" in probe}
+    assert paths == {
+        "startupProbe": "/",
+        "livenessProbe": "/",
+        "readinessProbe": "/penstock/v1/status",
+    }
