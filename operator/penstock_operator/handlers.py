@@ -7,9 +7,11 @@ a time: observe, decide, execute (`cluster.loop.turn`). Nothing is kept that a r
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -25,7 +27,15 @@ from penstock_operator.cluster.coordinator_client import IN_CLUSTER, Coordinator
 from penstock_operator.cluster.events import Recorder
 from penstock_operator.cluster.execute import Tools
 from penstock_operator.cluster.keys import cluster_identity, operator_key
-from penstock_operator.cluster.kube import SAVEPOINTS, STREAM_JOBS, Kube
+from penstock_operator.cluster.kube import (
+    CLAIMS,
+    DEPLOYMENTS,
+    PODS,
+    SAVEPOINTS,
+    STATEFUL_SETS,
+    STREAM_JOBS,
+    Kube,
+)
 from penstock_operator.cluster.log import Forwarding, Log, make_log
 from penstock_operator.cluster.loop.agenda import Agenda
 from penstock_operator.cluster.loop.health import make_server
@@ -39,6 +49,8 @@ from penstock_operator.reconcile.job import reconcile
 from penstock_operator.resources.names import GROUP, LABEL_JOB, VERSION
 
 _RESYNC_S = 60.0
+_PLACES_S = 30.0
+_PAUSE_S = 10.0
 _STOP_TIMEOUT_S = 20.0
 _HTTP_PORT = 8080
 _THREADS = 4
@@ -49,6 +61,8 @@ _LABELLED = (
     ("apps/v1", "statefulsets"),
 )
 """What belongs to a job by its label, and tells that something happened to it."""
+
+_WATCHED = (STREAM_JOBS, SAVEPOINTS, PODS, CLAIMS, DEPLOYMENTS, STATEFUL_SETS)
 
 Jobs = WorkQueue[JobKey]
 
@@ -110,7 +124,13 @@ class Flags:
 def run(flags: Flags, log: Log) -> int:
     """Until SIGTERM."""
     kube = Kube.from_environment(threads=flags.threads + 2)
-    schema = SchemaGate(kube)
+    schema, metrics = SchemaGate(kube), Metrics()
+    started: list[Jobs] = []
+    # First of all: who waits for the CRDs is as well as who works.
+    server = make_server(
+        flags.http_port, age_s=lambda: started[0].age_s() if started else 0.0, metrics=metrics
+    )
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     _wait_for_schema(schema, log)
     settings = Settings(
         worker_image=flags.worker_image,
@@ -118,7 +138,7 @@ def run(flags: Flags, log: Log) -> int:
         fail_points=os.environ.get("PENSTOCK_FAIL_POINTS") == "1",
     )
     coordinators = CoordinatorClient(flags.coordinator_url, threads=flags.threads)
-    memory, metrics = Memory(time.monotonic), Metrics()
+    memory = Memory(time.monotonic)
     tools = Tools(
         kube=kube,
         coordinators=coordinators,
@@ -137,26 +157,83 @@ def run(flags: Flags, log: Log) -> int:
         metrics=metrics,
     )
     queue: Jobs = WorkQueue(Agenda(random.random), turns.turn, threads=flags.threads, log=log)
-    server = make_server(flags.http_port, age_s=queue.age_s, metrics=metrics)
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     resync = threading.Thread(
         target=_resync, args=(kube, flags.namespaces, queue, log), name="resync", daemon=True
     )
     queue.start()
+    started.append(queue)
     resync.start()
     log.info("operator runs", namespaces=flags.namespaces or "all", image=flags.worker_image)
     try:
-        kopf.run(
-            registry=watching(queue),
-            standalone=True,
-            clusterwide=not flags.namespaces,
-            namespaces=flags.namespaces,
-        )
+        _watch(kube, flags.namespaces, queue, log)
     finally:
         queue.stop(_STOP_TIMEOUT_S)
         server.shutdown()
     log.info("operator ends")
     return 0
+
+
+def _watch(kube: Kube, namespaces: Sequence[str], queue: Jobs, log: Log) -> None:
+    """Until SIGTERM. kopf gives up all of its watches when one is refused, so that it only gets those
+    namespaces where none is; what it misses the minute's resync finds."""
+    told_to_end = threading.Event()
+    said: Sequence[str] = namespaces
+    while not told_to_end.is_set():
+        # While kopf runs it has its own, and leaves none behind.
+        signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
+        places = _watchable(kube, namespaces)
+        if places != said:
+            refused = [place for place in namespaces if place not in places]
+            log.warning("watched namespaces", watched=places, refused=refused)
+            said = places
+        if namespaces and not places:
+            told_to_end.wait(_PAUSE_S)
+            continue
+        try:
+            if not asyncio.run(_watch_there(kube, namespaces, places, queue, told_to_end)):
+                return
+        except Exception as e:  # noqa: BLE001  one namespace's is not the end of all
+            log.error("watching failed", error=str(e), kind=type(e).__name__)
+            signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
+            told_to_end.wait(_PAUSE_S)
+
+
+async def _watch_there(
+    kube: Kube,
+    namespaces: Sequence[str],
+    places: Sequence[str],
+    queue: Jobs,
+    told_to_end: threading.Event,
+) -> bool:
+    """Until SIGTERM, or (True) until others can be watched."""
+    changed = asyncio.Event()
+
+    async def look() -> None:
+        await asyncio.sleep(1)
+        if told_to_end.is_set():  # before kopf listened
+            changed.set()
+        while not changed.is_set():
+            await asyncio.sleep(_PLACES_S)
+            if await asyncio.to_thread(_watchable, kube, namespaces) != places:
+                changed.set()
+
+    looking = asyncio.create_task(look())
+    try:
+        await kopf.operator(
+            registry=watching(queue),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=places,
+            stop_flag=changed,
+        )
+    finally:
+        looking.cancel()
+    return changed.is_set()
+
+
+def _watchable(kube: Kube, namespaces: Sequence[str]) -> Sequence[str]:
+    """Those of the namespaces where nothing that is watched is refused."""
+    return tuple(n for n in namespaces if all(kube.may_list(kind, n) for kind in _WATCHED))
 
 
 def _now() -> datetime:
@@ -188,6 +265,8 @@ def _resync(kube: Kube, namespaces: Sequence[str], queue: Jobs, log: Log) -> Non
                     queue.add(key)
             except PenstockError as e:
                 log.warning("resync failed", error=e.what)
+            except Exception as e:
+                log.error("resync failed", exc_info=e)
         time.sleep(_RESYNC_S)
 
 

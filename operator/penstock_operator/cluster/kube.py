@@ -156,6 +156,16 @@ class Kube:
                 return items
             query["continue"] = more
 
+    def may_list(self, resource: Resource, namespace: str) -> bool:
+        """Whether these can be listed there: False without the right, or without the kind."""
+        try:
+            self._ask("GET", resource.path(namespace), query={"limit": "1"})
+        except (Forbidden, NotFound):
+            return False
+        except PenstockError:
+            pass  # it says nothing about rights
+        return True
+
     def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Raises Conflict when there is one of that name."""
         resource = resource_of(manifest)

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
+from tests.process.apiserver.conftest import ROOT
 from tests.process.apiserver.deeds import (
     SPEC,
     WORKER_IMAGE,
@@ -23,6 +25,7 @@ from tests.process.apiserver.deeds import (
     make_bench,
     playing_coordinator,
 )
+from tests.process.apiserver.server import running as server_running
 
 from penstock_operator.cluster.kube import DEPLOYMENTS, PODS, STATEFUL_SETS, STREAM_JOBS
 
@@ -57,10 +60,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def operator(server, namespace, coordinator_url, tmp_path, name="operator"):
+def operator(server, namespace, coordinator_url, tmp_path, name="operator", watched=None):
     log, port = tmp_path / f"{name}.log", free_port()
     arguments = [
-        f"--namespaces={namespace}",
+        f"--namespaces={watched or namespace}",
         f"--worker-image={WORKER_IMAGE}",
         f"--operator-namespace={namespace}",
         f"--coordinator-url={coordinator_url}",
@@ -225,3 +228,68 @@ def test_uninstalling_is_refused_while_there_are_streamjobs(bench, api_server, n
     assert refused.returncode == 1
     assert f"1 StreamJob would be left without an operator: {namespace}/words" in refused.stderr
     assert f"kubectl delete streamjobs --all --namespace {namespace}\n" in refused.stderr
+
+
+def test_an_operator_that_waits_for_the_crds_is_healthy(
+    bench, api_server, namespace, coordinator, tmp_path
+):
+    def set_version(version):
+        patch = {"metadata": {"annotations": {"penstock.dev/schema-version": version}}}
+        what = ("patch", "crd", "savepoints.penstock.dev", "--type=merge")
+        api_server.kubectl(*what, "-p", json.dumps(patch))
+
+    known = api_server.get("crd", "savepoints.penstock.dev")["metadata"]["annotations"]
+    set_version("0")
+    try:
+        with operator(api_server, namespace, coordinator.url, tmp_path) as waiting:
+            eventually(lambda: waiting.said("waiting"), within_s=60)
+            assert waiting.get("/healthz")[0] == 200
+            set_version(known["penstock.dev/schema-version"])
+            eventually(lambda: waiting.said("operator runs"), within_s=60)
+    finally:
+        set_version(known["penstock.dev/schema-version"])
+
+
+@pytest.fixture
+def strict(kube_programs, tmp_path):
+    """A server of its own that grants only what is granted."""
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    with server_running(folder, authorization="RBAC") as server:
+        crds = [yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml")]
+        server.kubectl("apply", "--server-side", "-f", "-", given=crds)
+        names = [f"crd/{crd['metadata']['name']}" for crd in crds]
+        server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        yield server
+
+
+def test_a_namespace_without_rights_is_passed_over_until_there_are_some(
+    strict, coordinator, tmp_path
+):
+    may, may_not = strict.new_namespace(), strict.new_namespace()
+    strict.kubectl("create", "serviceaccount", "penstock", "-n", may)
+    account = f"--serviceaccount={may}:penstock"
+    kinds = "--resource=namespaces,customresourcedefinitions.apiextensions.k8s.io"
+    strict.kubectl("create", "clusterrole", "looks", "--verb=get", kinds)
+    strict.kubectl("create", "clusterrolebinding", "looks", "--clusterrole=looks", account)
+    grant = ("create", "rolebinding", "all", "--clusterrole=cluster-admin", account, "-n")
+    strict.kubectl(*grant, may)
+    kubeconfig = yaml.safe_load(strict.kubeconfig.read_text())
+    token = strict.kubectl("create", "token", "penstock", "-n", may).stdout.strip()
+    kubeconfig["users"][0]["user"] = {"token": token}
+    (tmp_path / "account").write_text(yaml.safe_dump(kubeconfig))
+    account_of = replace(strict, kubeconfig=tmp_path / "account")
+
+    inside, outside = (make_bench(strict, place, coordinator) for place in (may, may_not))
+    places = f"{may},{may_not}"
+    with operator(account_of, may, coordinator.url, tmp_path, watched=places) as found:
+        (told,) = eventually(lambda: found.said("watched namespaces"), within_s=60)
+        assert (told["watched"], told["refused"]) == ([may], [may_not])
+        inside.make()
+        outside.make()
+        eventually(lambda: phase_of(inside), within_s=60)
+        assert phase_of(outside) is None
+        strict.kubectl(*grant, may_not)
+        eventually(lambda: phase_of(outside), within_s=120)
+        told = eventually(lambda: found.said("watched namespaces")[1:], within_s=120)
+        assert told[0]["refused"] == []
