@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -46,7 +46,7 @@ from penstock_operator.cluster.loop.turn import Turns
 from penstock_operator.cluster.memory import Memory
 from penstock_operator.cluster.observe import JobKey, Observer, Settings
 from penstock_operator.reconcile.job import reconcile
-from penstock_operator.resources.names import GROUP, LABEL_JOB, VERSION
+from penstock_operator.resources.names import FINALIZER_SAVEPOINT, GROUP, LABEL_JOB, VERSION
 
 _RESYNC_S = 60.0
 _PLACES_S = 30.0
@@ -284,25 +284,43 @@ def _jobs(kube: Kube, namespace: str | None) -> set[JobKey]:
 
 
 def check_uninstall(namespaces: Sequence[str]) -> int:
-    """1 while there are StreamJobs: without an operator their deletion would hang."""
+    """1 while there are StreamJobs, or Savepoints with our finalizer: without an operator their
+    deletion would hang."""
     kube = Kube.from_environment()
-    jobs = [
-        job["metadata"] for place in namespaces or (None,) for job in kube.list(STREAM_JOBS, place)
+    places = namespaces or (None,)
+    jobs = [job["metadata"] for place in places for job in kube.list(STREAM_JOBS, place)]
+    savepoints = [
+        savepoint["metadata"]
+        for place in places
+        for savepoint in kube.list(SAVEPOINTS, place)
+        if FINALIZER_SAVEPOINT in savepoint["metadata"].get("finalizers", ())
     ]
-    found = sorted(f"{job['namespace']}/{job['name']}" for job in jobs)
-    if not found:
-        return 0
-    shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    # Jobs of other namespaces may have an operator of their own.
     inside = sorted({f"--namespace {job['namespace']}" for job in jobs})
-    places = inside if namespaces else ["--all-namespaces"]
-    ways_out = "".join(f"\n  do     kubectl delete streamjobs --all {place}" for place in places)
-    print(
-        f"error: {len(found)} StreamJob{'s' if len(found) > 1 else ''} would be left without an operator: "
-        f"{shown}; delete them first{ways_out}",
-        file=sys.stderr,
+    # Jobs of other namespaces may have an operator of their own.
+    jobs_go = [
+        f"kubectl delete streamjobs --all {place}"
+        for place in (inside if namespaces else ["--all-namespaces"])
+    ]
+    savepoints_go = [
+        f"kubectl delete savepoint {one['name']} --namespace {one['namespace']}"
+        for one in savepoints
+    ]
+    for kind, found, ways_out in (
+        ("StreamJob", jobs, jobs_go),
+        ("Savepoint", savepoints, savepoints_go),
+    ):
+        if found:
+            print(_left_behind(kind, found, ways_out), file=sys.stderr)
+    return 1 if jobs or savepoints else 0
+
+
+def _left_behind(kind: str, found: Sequence[Mapping[str, Any]], ways_out: Sequence[str]) -> str:
+    names = sorted(f"{one['namespace']}/{one['name']}" for one in found)
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"error: {len(names)} {kind}{'s' if len(names) > 1 else ''} would be left without an operator: "
+        f"{shown}; delete them first" + "".join(f"\n  do     {way}" for way in ways_out[:5])
     )
-    return 1
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -311,7 +329,9 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="watch and reconcile until SIGTERM")
-    uninstall = commands.add_parser("check-uninstall", help="exit code 1 while StreamJobs exist")
+    uninstall = commands.add_parser(
+        "check-uninstall", help="exit code 1 while something would be left"
+    )
     for command in (run_parser, uninstall):
         command.add_argument(
             "--namespaces",

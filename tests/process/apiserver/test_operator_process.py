@@ -28,6 +28,7 @@ from tests.process.apiserver.deeds import (
 from tests.process.apiserver.server import running as server_running
 
 from penstock_operator.cluster.kube import DEPLOYMENTS, PODS, STATEFUL_SETS, STREAM_JOBS
+from penstock_operator.resources.names import API_VERSION, FINALIZER_SAVEPOINT
 
 pytestmark = [pytest.mark.process, pytest.mark.kube]
 
@@ -211,8 +212,9 @@ def test_nothing_unexpected_was_logged_and_kopf_wrote_nothing(bench, running):
     assert [line for line in running.lines() if "exception" in line] == []
 
 
-def test_uninstalling_is_refused_while_there_are_streamjobs(bench, api_server, namespace):
-    def check():
+@pytest.fixture
+def check(api_server, namespace):
+    def run():
         return subprocess.run(
             [*COMMAND, "check-uninstall", f"--namespaces={namespace}"],
             env=api_server.environment(),
@@ -222,6 +224,29 @@ def test_uninstalling_is_refused_while_there_are_streamjobs(bench, api_server, n
             check=False,
         )
 
+    return run
+
+
+def test_uninstalling_is_refused_while_savepoints_wait_for_the_operator(
+    api_server, namespace, check
+):
+    def make(name, finalizers):
+        metadata = {"name": name, "namespace": namespace, "finalizers": finalizers}
+        spec = {"jobName": "words", "disposeOnDelete": True}
+        manifest = {"apiVersion": API_VERSION, "kind": "Savepoint"}
+        given = manifest | {"metadata": metadata, "spec": spec}
+        api_server.kubectl("apply", "-f", "-", given=given)
+
+    make("free", [])
+    assert check().returncode == 0
+    make("held", [FINALIZER_SAVEPOINT])
+    refused = check()
+    assert refused.returncode == 1
+    assert f"1 Savepoint would be left without an operator: {namespace}/held" in refused.stderr
+    assert f"kubectl delete savepoint held --namespace {namespace}\n" in refused.stderr
+
+
+def test_uninstalling_is_refused_while_there_are_streamjobs(bench, check, namespace):
     assert check().returncode == 0
     bench.make()
     refused = check()
