@@ -72,8 +72,9 @@ def _see_run(turn: Turn, c: JobStatus) -> None:
     if is_applied and facts.is_running(c) and c.revision != status.stable_revision:
         if upgrade.is_proven(turn, c, was_held=False):
             turn.update(stable_revision=c.revision)
-        else:  # no watch tells of checkpoints
-            turn.look_again(WHILE_MOVING)
+        elif turn.spec is not None and (interval_ms := turn.spec.checkpoints.interval_ms):
+            # No watch tells of checkpoints.
+            turn.look_again(max(WHILE_MOVING, timedelta(milliseconds=interval_ms)))
 
 
 def _is_tried(turn: Turn) -> bool:

@@ -358,12 +358,14 @@ def test_an_idle_job_is_looked_at_once_a_minute_and_its_status_stands(running):
     assert running.status == before
 
 
-def test_a_version_that_has_not_proved_itself_is_looked_at_soon_no_watch_tells_of_checkpoints(
-    world,
+@pytest.mark.parametrize(("interval", "seconds"), [("10s", 10), ("1s", 2), ("0s", 60)])
+def test_a_version_that_has_not_proved_itself_is_looked_at_with_each_checkpoint(
+    world, interval, seconds
 ):
+    world.apply(checkpoints={"storage": "s3://bucket/checkpoints", "interval": interval})
     world.until(lambda w: w.status.phase is Phase.RUNNING and w.status.move is None)
     assert world.status.stable_revision is None
-    assert world.turn().look_again <= timedelta(seconds=2)
+    assert world.turn().look_again == timedelta(seconds=seconds)
 
 
 def test_the_newest_checkpoint_is_written_once_a_minute(running):
