@@ -18,6 +18,7 @@ from penstock.core.errors import Corrupt, PenstockError, Rejected
 from penstock.runtime.local import EndedAs, LocalRun, LocalRunConfig
 from penstock.runtime.registry import running_jobs
 from penstock.spec.loading import load_manifest
+from penstock.spec.orders import JobPhase
 
 pytestmark = pytest.mark.process
 
@@ -297,7 +298,7 @@ def test_a_job_whose_last_output_is_gone_has_not_finished_and_says_what_to_do(fo
     (folder / "lose").unlink()
     (gone,) = re.findall(r"\((\S+)\)", told.value.what)
     Path(gone).touch()
-    assert run(local_run(folder)).ended is EndedAs.FINISHED
+    assert run(local_run(folder)).status.phase is JobPhase.FINISHED
     assert written(folder) == []
 
 
@@ -323,7 +324,7 @@ def test_a_stop_ends_a_run_whose_output_cannot_be_committed_and_the_next_one_com
         asyncio.run(stop_while_it_tries())
     assert told.value.exit_code == 1
     (folder / "no-room").unlink()
-    assert run(local_run(folder)).ended is EndedAs.FINISHED
+    assert run(local_run(folder)).status.phase is JobPhase.FINISHED
     assert sorted(written(folder)) == expected(LINES)
 
 

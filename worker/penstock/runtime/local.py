@@ -171,8 +171,14 @@ class LocalRun:
             Rejected: it was refused; the job runs on.
         """
         await self._begun.wait()
-        if self._run is not None and self._run.status is not None:
-            self._run.is_given_up = self._run.status.phase is JobPhase.ENDING
+        begun = self._run
+        if begun is not None and begun.status and begun.status.phase is JobPhase.ENDING:
+            begun.is_given_up = True
+            raise Rejected(
+                "the job ends already",
+                where=self.url,
+                fix="nothing: what cannot be committed now is committed by the next run",
+            )
         run = await self._running()
         order = StopOrder(request_id=f"stop-{run.id}", drain=drain)
         answer = await run.client.order("stop", order)
