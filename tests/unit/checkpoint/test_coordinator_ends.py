@@ -502,6 +502,16 @@ def test_a_worker_that_leaves_while_the_attempt_is_opened_fails_it(new):
     assert a.phase is Phase.BACKING_OFF
 
 
+def test_a_start_that_was_obeyed_stays_so_though_another_comes_while_its_job_waits_for_workers(new):
+    a = new().run(request_id="go")
+    a.say(told.WorkerLeft(1, "its node is gone"))
+    a.wait(1_000)
+    assert a.phase is Phase.GATHERING
+    a.say(told.StartOrdered("again", after=1, revision="1", parallelism=1))
+    assert a.answer_to("go").ok
+    assert a.answer_to("again").ok
+
+
 def test_a_failure_of_an_attempt_that_is_over_is_ignored(new):
     a = new().run()
     a.fail()

@@ -150,7 +150,8 @@ class Orders:
     def _forget_opening(self, why: str) -> None:
         """Nothing was written of an attempt that waits for workers, of whom there may never be enough."""
         opening, self._at.opening = self._at.opening, None
-        if opening is not None and opening.request_id is not None:
+        obeyed = self._at.entry.request_id if self._at.entry else None  # of a run that is restored
+        if opening is not None and opening.request_id not in (None, obeyed):
             self._not_now(opening.request_id, why)
         self._checkpoints.refuse_queued()
         self._at.move(Phase.WAITING)
