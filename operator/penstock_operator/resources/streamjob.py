@@ -22,7 +22,8 @@ STREAMJOB = ResourceKind(
     plural="streamjobs",
     singular="streamjob",
     short_names=("sj",),
-    categories=("penstock", "all"),
+    # Not `all`: `kubectl delete all --all` would delete jobs, with policy Delete their state, too.
+    categories=("penstock",),
 )
 
 NOT_SHARED = "is not shared by pods; on a cluster write s3://bucket/folder"

@@ -258,7 +258,7 @@ def test_get_shows_what_one_wants_to_know_at_a_glance(jobs: Jobs) -> None:
     jobs.write_status(
         {"phase": "Running", "parallelism": 1, "restarts": 2, "lastCheckpoint": LAST_CHECKPOINT}
     )
-    for name in ("streamjobs", "sj", "penstock", "all"):
+    for name in ("streamjobs", "sj", "penstock"):
         _, said = jobs.kubectl("get", name)
         head, row = said.splitlines()[:2]
         assert head.split() == ["NAME", "PHASE", "PARALLELISM", "CHECKPOINT", "RESTARTS", "AGE"]
@@ -266,6 +266,12 @@ def test_get_shows_what_one_wants_to_know_at_a_glance(jobs: Jobs) -> None:
         assert first.endswith("wordcount")
         assert (phase, parallelism, restarts) == ("Running", "1", "2")
         assert age.endswith("d")
+
+
+def test_what_deletes_all_deletes_no_job(jobs: Jobs) -> None:
+    assert jobs.replace(stream_job()) == ""
+    _, said = jobs.kubectl("delete", "all", "--all", "--dry-run=server")
+    assert "streamjob" not in said
 
 
 def test_get_savepoints_shows_where_they_lie(api_server: ApiServer, namespace: str) -> None:
