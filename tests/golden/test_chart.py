@@ -34,6 +34,7 @@ EVERYTHING = {
     "priorityClassName": "important",
     "metrics": {"service": {"annotations": {"note": "on the service"}}},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "env": [{"name": "TZ", "value": "UTC"}],
     "failPoints": True,
 }
 VALUES: dict[str, dict[str, Any]] = {
@@ -114,6 +115,9 @@ def test_helm_finds_nothing_to_say_about_the_chart(helm: str) -> None:
         ({"workerImage": {"digest": "sha256:1"}}, "digest"),
         ({"resources": {"request": {}}}, "request"),
         ({"failPoints": "yes"}, "failPoints"),
+        ({"env": [{"value": "1"}]}, "env"),
+        ({"rbac": {"create": "no"}}, "create"),
+        ({"serviceAccount": {"name": "The One"}}, "name"),
         ({"crds": {"enabled": "no"}}, "crds"),
         ({"crds": False}, "crds"),
         ({"serviceMonitor": {"interval": "soon"}}, "interval"),
@@ -150,6 +154,24 @@ def test_rights_in_a_namespace_are_the_same_as_those_everywhere(helm: str) -> No
             "verbs": ["get", "list", "patch"],
         }
     ], "enough to take finalizers off where a namespace took the Role along"
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["shop"]}])
+def test_an_account_that_is_there_is_used_and_given_the_rights(
+    helm: str, values: dict[str, Any]
+) -> None:
+    found = objects(helm, values | {"serviceAccount": {"name": "ours"}})
+    assert "ServiceAccount" not in {o["kind"] for o in found}
+    pods = [o["spec"]["template"]["spec"] for o in found if o["kind"] in {"Deployment", "Job"}]
+    assert {pod["serviceAccountName"] for pod in pods} == {"ours"}
+    subjects = [s for o in found if "Binding" in o["kind"] for s in o["subjects"]]
+    assert {(s["name"], s["namespace"]) for s in subjects} == {("ours", "penstock-system")}
+
+
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["shop"]}])
+def test_rights_that_somebody_else_grants_are_left_out(helm: str, values: dict[str, Any]) -> None:
+    found = objects(helm, values | {"rbac": {"create": False}, "aggregatedRoles": False})
+    assert not [o["kind"] for o in found if "Role" in o["kind"]]
 
 
 @pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["shop"]}])

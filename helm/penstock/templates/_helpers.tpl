@@ -12,6 +12,10 @@
 {{- printf "%s-%s" .Release.Namespace (include "penstock.name" .) | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{- define "penstock.account" -}}
+{{- .Values.serviceAccount.name | default (include "penstock.name" .) -}}
+{{- end -}}
+
 {{- define "penstock.selector" -}}
 app.kubernetes.io/name: penstock-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
