@@ -198,6 +198,7 @@ def test_a_savepoint_whose_job_is_gone_is_let_go_and_that_is_told(bench, key):
     orphan(bench)
     turns = turns_of(bench)
     assert turns.turn(key) is None, "nobody has deleted it"
+    assert bench.find(SAVEPOINTS, "left")["status"] == {"phase": "Pending"}
     bench.server.kubectl("delete", "savepoint", "left", "-n", bench.namespace, "--wait=false")
     assert turns.turn(key) is not None
     eventually(lambda: bench.find(SAVEPOINTS, "left") is None)

@@ -1,4 +1,6 @@
-"""Savepoints whose StreamJob is gone: nobody can delete their files any more, so they are let go."""
+"""Savepoints without a StreamJob. Those that are deleted are let go: nobody can delete their files any
+more. Others wait for one of that name, and say so by their phase.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from datetime import timedelta
 
 from penstock_operator.cluster import facts
 from penstock_operator.cluster.events import About
-from penstock_operator.cluster.execute import Tools, set_finalizer
+from penstock_operator.cluster.execute import Tools, as_written, set_finalizer
 from penstock_operator.cluster.kube import SAVEPOINTS
 from penstock_operator.cluster.loop import leaving
 from penstock_operator.cluster.observe import JobKey
@@ -14,17 +16,23 @@ from penstock_operator.manifests.names import Manifest
 from penstock_operator.reconcile import savepoint as decisions
 from penstock_operator.reconcile.effects import Announce, SetSavepointFinalizer
 from penstock_operator.resources.names import FINALIZER_SAVEPOINT
+from penstock_operator.resources.status import SavepointStatus
 
 _LOOK_AGAIN = timedelta(seconds=30)
 
 
 def let_go(tools: Tools, key: JobKey) -> timedelta | None:
     """What is due for each of that job's; None when none waits to be deleted."""
-    waiting = [
+    found = [
         manifest
         for manifest in tools.kube.list(SAVEPOINTS, key.namespace)
-        if manifest.get("spec", {}).get("jobName") == key.name and facts.is_deleting(manifest)
+        if manifest.get("spec", {}).get("jobName") == key.name
     ]
+    waiting = [manifest for manifest in found if facts.is_deleting(manifest)]
+    for manifest in found:
+        if not facts.is_deleting(manifest) and not manifest.get("status"):
+            pending = as_written(SavepointStatus())
+            tools.kube.replace_status(SAVEPOINTS, {**manifest, "status": pending})
     if waiting and leaving.is_leaving(tools, key.namespace):
         leaving.let_go(tools, key)
         return _LOOK_AGAIN
