@@ -324,6 +324,19 @@ def test_orders_while_the_commits_of_an_end_are_tried_again_change_nothing(new):
     assert a.attempt == 2
 
 
+def test_a_start_that_waits_for_the_end_before_it_is_taken_back_by_a_later_cancel(new):
+    a = new().run()
+    a.checkpoint()
+    a.say(told.CancelOrdered("cancel"))
+    assert a.phase is Phase.ENDING
+    a.say(told.StartOrdered("go on", after=2, revision="1", parallelism=2))
+    a.say(told.CancelOrdered("cancel"))  # asked once more, it is about the run before
+    a.say(told.CancelOrdered("not now"))
+    assert not a.answer_to("go on").ok
+    a.committed(1)
+    assert (a.phase, a.attempt) == (Phase.ENDED, 1)
+
+
 def test_a_job_started_from_a_foreign_savepoint_numbers_its_checkpoints_above_it(new):
     a = new().run()
     a.say(told.StopOrdered("stop"))

@@ -156,6 +156,12 @@ class Orders:
         self._checkpoints.refuse_queued()
         self._at.move(Phase.WAITING)
 
+    def _forget_start(self) -> None:
+        """What waits for the end of the run before it is not begun after a cancel that came later."""
+        order, self.start = self.start, None
+        if order is not None:
+            self._not_now(order.request_id, "the start was cancelled before it began")
+
     def refuse_start(self, e: Rejected) -> None:
         """What the log says lets nothing be started."""
         order, self.start = self.start, None
@@ -193,6 +199,8 @@ class Orders:
 
     def _cancel(self, order: told.CancelOrdered) -> None:
         request_id, entry = order.request_id, self._at.entry
+        if entry is None or entry.request_id != request_id:
+            self._forget_start()
         if entry is not None and self._at.phase is Phase.ENDED and order.retain is False:
             self._drop_all(request_id, entry)
         elif entry is None and self._at.phase is Phase.WAITING and order.retain is False:
