@@ -189,6 +189,8 @@ def _make_folders(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as e:
+        if not os.path.lexists(folder):  # a delete pruned it after it was found to be there
+            raise FileNotFoundError(errno.ENOENT, "the folder vanished", str(folder)) from e
         raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(folder)) from e
 
 
