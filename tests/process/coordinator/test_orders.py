@@ -132,6 +132,20 @@ def test_a_rollback_goes_back_to_before_a_held_version(running, worker):
     assert (code, answer["error"]) == (409, "the job runs already")
 
 
+def test_state_that_nobody_takes_is_left_behind_by_a_start_that_says_so(running, worker):
+    end(running, "stop", "stop-1")
+    running.kill()
+    running.revision, job = "r2", running.folder / "counting_job.py"
+    job.write_text(job.read_text().replace('uid="counts"', 'uid="others"'))
+    running.start()
+    worker.moved_to(running.port)
+    _, answer = running.order_start("up")
+    assert "operator counts has state" in answer["error"]["what"]
+    assert "allowNonRestoredState" in answer["error"]["fix"]
+    _, answer = running.order_start("up-2", allowNonRestoredState=True)
+    assert answer["phase"] == "Done", running.log
+
+
 @pytest.mark.usefixtures("narrow", "worker")
 def test_a_start_without_a_max_parallelism_has_the_manifests(coordinator):
     assert coordinator.order_start()[1]["phase"] == "Done", coordinator.log

@@ -94,7 +94,7 @@ def verify(
                 f"operator {uid} has state in the snapshot and is not in the job",
                 where=where,
                 fix=f"give an operator uid={uid!r}, rename it with restore.rename: "
-                f"{{{uid}: <new uid>}}, or allow state to be left behind",
+                f"{{{uid}: <new uid>}}, or leave it behind with upgrade.allowNonRestoredState: true",
             )
 
 

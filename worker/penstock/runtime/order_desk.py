@@ -194,6 +194,9 @@ class OrderDesk:
             newest = entry
             if await self._shell.in_thread(lambda: self._has_finished_for_good(newest)):
                 return None
+        may_leave_state = order.allow_non_restored_state
+        if may_leave_state is None:
+            may_leave_state = self._program.manifest.spec.upgrade.allow_non_restored_state
         return events.StartOrdered(
             request_id=order.request_id,
             after=order.after,
@@ -205,7 +208,7 @@ class OrderDesk:
             restore_id=restore_id_of(order.restore) if order.restore else None,
             rules=begins.RestoreRules(
                 rename={OperatorId(k): OperatorId(v) for k, v in restore.rename.items()},
-                allow_non_restored=self._program.manifest.spec.upgrade.allow_non_restored_state,
+                allow_non_restored=may_leave_state,
                 allow_empty=restore.policy is RestorePolicy.ALLOW_EMPTY,
                 allow_older=restore.allow_older,
             ),

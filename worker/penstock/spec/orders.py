@@ -55,8 +55,8 @@ class StartOrder(Order):
     """Run: open the next attempt.
 
     `after` is the number of the newest log entry that the orderer has seen (0: none); if the log has
-    gone on, the order is refused. `max_parallelism` None means the manifest's; `restore` None the newest
-    of the job's own log, else empty.
+    gone on, the order is refused. `max_parallelism` and `allow_non_restored_state` None mean the
+    manifest's; `restore` None the newest of the job's own log, else empty.
     `hold` is the number of checkpoints during which sinks hold their commits; where a hold stands
     already, what is held stays so, and another revision may begin only before it. `settings` are live ones, as in SettingsOrder.
     """
@@ -67,6 +67,7 @@ class StartOrder(Order):
     parallelism: int = Field(ge=1)
     max_parallelism: int | None = Field(default=None, ge=1)
     restore: Restore | None = None
+    allow_non_restored_state: bool | None = None
     hold: int | None = Field(default=None, ge=1)
     settings: dict[str, Any] = Field(default_factory=dict)
 

@@ -336,6 +336,7 @@ def _order(turn: Turn, move: Move, c: JobStatus) -> StartOrder | None:
         parallelism=move.to_parallelism,
         max_parallelism=spec.max_parallelism,
         restore=restore,
+        allow_non_restored_state=spec.upgrade.allow_non_restored_state,
         hold=_hold(turn, move),
         settings=settings(spec),
     )

@@ -30,6 +30,18 @@ def test_an_applied_job_runs(world):
     assert [h.move for h in world.status.history] == ["Start"]
 
 
+def test_a_start_that_was_refused_for_state_nobody_takes_is_ordered_with_what_is_allowed_now(world):
+    refused = "operator old has state in the snapshot and is not in the job"
+    world.refuses, world.refusal = {StartOrder: refused}, RefusalKind.REJECTED
+    world.turn(10)
+    assert world.condition("Stalled") == ("True", "StartRefused")
+    world.refuses = {}
+    world.apply(upgrade={"allowNonRestoredState": True})
+    world.settle()
+    assert [o.allow_non_restored_state for o in world.orders(StartOrder)][-1]
+    assert world.status.phase is Phase.RUNNING
+
+
 def test_a_revision_is_recorded_before_anything_is_made_from_it(world):
     decision = world.turn()
     assert do.RecordRevision(world.revision, 1) in decision.effects
