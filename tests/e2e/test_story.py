@@ -32,7 +32,7 @@ def test_describe_tells_the_last_upgrade_rescale_and_restore_in_order(
     assert moves == [f"{kind}{step}" for kind, steps in STORIES.items() for step in steps], said
     history = [(entry["move"], entry["outcome"]) for entry in job.status()["history"]]
     assert history == [("Start", "Done"), *((k, steps[-1]) for k, steps in STORIES.items())]
-    for told in ("key groups moved", "bytes fetched", "paused for", path):
+    for told in ("key groups moved", "fetched", "paused for", path):
         assert told in said.partition("Events:")[2]
 
 
