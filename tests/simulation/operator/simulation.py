@@ -7,8 +7,7 @@ more, and all must come to rest as the spec says.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 
 from tests.simulation.operator.cluster import Cluster, StreamJobObject
@@ -16,6 +15,7 @@ from tests.simulation.operator.operator_process import OperatorProcess
 from tests.simulation.operator.oracles import Oracles
 from tests.simulation.operator.person import Person
 from tests.simulation.operator.store import Store, Violation
+from tests.simulation.seeds import Outcome
 
 from penstock_operator.reconcile.effects import Decision
 from penstock_operator.reconcile.job import reconcile
@@ -28,16 +28,6 @@ TROUBLE_S = 900
 DEADLINE_S = 5400
 QUIET_S = 130
 CALM_SEEDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one seed gave; `violation` is None when all held."""
-
-    seed: int
-    violation: str | None
-    trace: tuple[str, ...]
-    seconds: int
 
 
 class Simulation:
@@ -190,9 +180,3 @@ class Simulation:
         self._person.requests.add(f"receipts lost {self.now}")  # annotations stand
         job.version += 1
         self._cluster.changed()
-
-
-def failures(seeds: Iterable[int]) -> list[str]:
-    """One line for each seed that fails, with the command that shows it."""
-    outcomes = (Simulation(seed).run() for seed in seeds)
-    return [f"{o.violation} · {COMMAND} {o.seed}" for o in outcomes if o.violation is not None]

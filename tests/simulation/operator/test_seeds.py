@@ -2,7 +2,8 @@
 snapshot is lost, nothing is written twice."""
 
 import pytest
-from tests.simulation.operator.simulation import Simulation, failures
+from tests.simulation.operator.simulation import COMMAND, Simulation
+from tests.simulation.seeds import failures
 
 SEEDS = 240
 BLOCK = 20
@@ -10,7 +11,7 @@ BLOCK = 20
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
 def test_all_comes_to_rest_as_the_spec_says_whatever_goes_wrong(first: int):
-    assert failures(range(first, first + BLOCK)) == []
+    assert failures(Simulation, range(first, first + BLOCK), command=COMMAND) == []
 
 
 def test_the_same_seed_gives_the_same_trace():

@@ -8,8 +8,7 @@ all must come to rest as the spec says. At every entry of the log the output is 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tests.simulation.operator.cluster import PodObject
 from tests.simulation.operator.oracles import Oracles
 from tests.simulation.operator.person import Person
 from tests.simulation.operator.store import Entry as ToldEntry
+from tests.simulation.seeds import Outcome
 from tests.simulation.whole.cluster import WholeCluster
 from tests.simulation.whole.operator_process import WholeOperatorProcess
 from tests.simulation.whole.oracles import JobOracles
@@ -40,16 +40,6 @@ DEADLINE_S = 3_600
 QUIET_S = 70
 CALM_SEEDS = 8
 ENDLESS = 10**9
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one seed gave; `violation` is None when all held."""
-
-    seed: int
-    violation: str | None
-    trace: tuple[str, ...]
-    seconds: int
 
 
 class PersonOfAJob(Person):
@@ -298,9 +288,3 @@ class Simulation:
                 self.oracles.check_store(is_tidy=is_tidy or not self.is_calm)
                 return
         raise Violation(f"no rest after {wish}: {why}")
-
-
-def failures(seeds: Iterable[int]) -> list[str]:
-    """One line for each seed that fails, with the command that shows it."""
-    outcomes = (Simulation(seed).run() for seed in seeds)
-    return [f"{o.violation} · {COMMAND} {o.seed}" for o in outcomes if o.violation is not None]

@@ -2,7 +2,8 @@
 asked for comes about, every record counts once, no snapshot is lost."""
 
 import pytest
-from tests.simulation.whole.simulation import Simulation, failures
+from tests.simulation.seeds import failures
+from tests.simulation.whole.simulation import COMMAND, Simulation
 
 SEEDS = 48
 BLOCK = 6
@@ -10,7 +11,7 @@ BLOCK = 6
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
 def test_every_record_counts_once_and_all_comes_to_rest_whatever_goes_wrong(first: int):
-    assert failures(range(first, first + BLOCK)) == []
+    assert failures(Simulation, range(first, first + BLOCK), command=COMMAND) == []
 
 
 # Seeds that once failed.
@@ -23,7 +24,7 @@ def test_every_record_counts_once_and_all_comes_to_rest_whatever_goes_wrong(firs
     ],
 )
 def test_a_seed_that_once_failed_holds(seed: int):
-    assert failures([seed]) == []
+    assert failures(Simulation, [seed], command=COMMAND) == []
 
 
 def test_the_same_seed_gives_the_same_trace():
