@@ -35,6 +35,7 @@ def test_names_are_camel_case_in_json():
         "origin": "Log",
         "maxParallelism": None,
         "restore": None,
+        "allowNonRestoredState": None,
         "hold": None,
         "settings": {},
     }
