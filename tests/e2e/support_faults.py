@@ -68,19 +68,19 @@ def no_operator() -> Iterator[None]:
     """Without an operator of the whole cluster; there is one again afterwards, whatever happens."""
     try:
         operators(0)
-        wait_for(lambda: not operator_pods(), "no operator")
+        wait_for(lambda: not operator_pods(also_going=True), "no operator")
         yield
     finally:
         operators(1)
 
 
-def operator_pods() -> list[str]:
-    """Pods of the cluster's operator, those that go left out."""
+def operator_pods(*, also_going: bool = False) -> list[str]:
+    """Pods of the cluster's operator, those that go left out: or not, as they still do their work."""
     return [
         p["metadata"]["name"]
         for p in pods_of(OPERATOR_NAMESPACE)
         if p["metadata"]["labels"].get("app.kubernetes.io/name") == "penstock-operator"
-        and "deletionTimestamp" not in p["metadata"]
+        and (also_going or "deletionTimestamp" not in p["metadata"])
     ]
 
 
