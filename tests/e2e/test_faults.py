@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from tests.e2e.support_faults import (
@@ -214,9 +215,11 @@ def node() -> Iterator[str]:
 def test_a_node_that_is_paused_and_comes_back_is_no_harm(
     new_job: Callable[..., Job], node: str
 ) -> None:
-    there = {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}
-    # Its workers are missed before the node is.
-    job = new_job(worker={"podTemplate": there, "heartbeatTimeout": "10s"})
+    # Its workers are missed before the node is, by a coordinator that does not stand still with them.
+    job = new_job(
+        worker={"podTemplate": _on("In", node), "heartbeatTimeout": "10s"},
+        coordinator={"podTemplate": _on("NotIn", node)},
+    )
     attempt = job.start()["attempt"]
     pause(node)
     wait_for(lambda: not is_ready(node), "the node is missed")
@@ -224,6 +227,14 @@ def test_a_node_that_is_paused_and_comes_back_is_no_harm(
     wait_for(lambda: is_ready(node), "the node is back")
     job.wait_for_attempt(after=attempt)
     assert_exact(job.wait_for_output(1000))
+
+
+def _on(operator: str, node: str) -> dict[str, Any]:
+    """A pod template that wants this node, or any other."""
+    chosen = {"key": "kubernetes.io/hostname", "operator": operator, "values": [node]}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [chosen]}]}
+    rule = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+    return {"spec": {"affinity": {"nodeAffinity": rule}}}
 
 
 @contextmanager
