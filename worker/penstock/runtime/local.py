@@ -339,13 +339,15 @@ class LocalRun:
             while not run.cancelled.is_set():
                 if run.broken is not None:
                     raise run.broken
-                if started.done():
+                # An end that was seen before the answer to the start is that of the run before.
+                is_answered = started.done()
+                if is_answered:
                     started.result()
                 status = run.status = await run.client.status()
                 on_status(status)
                 if error := _uncommitted(status, is_given_up=run.is_given_up):
                     raise error
-                if started.done() and status.phase.is_end:
+                if is_answered and status.phase.is_end:
                     break
                 await asyncio.sleep(_POLL_S)
         finally:
