@@ -239,7 +239,7 @@ def _is_overtaken(turn: Turn, move: Move) -> bool:
 
 
 def _drop(turn: Turn, move: Move) -> None:
-    """Nothing is taken back: what is wanted now begins from what is there."""
+    """What is wanted now begins from what is there; no order of this move is left that could change it."""
     why = "the spec changed in the meantime"
     if move.kind is MoveKind.RESCALE:
         rescale.give_up(turn, why)
